@@ -1,0 +1,53 @@
+/* What a CPU kernel computes: one tile of the output, up to 64 tokens by 64 weight rows, over all of K.
+ * Everything else (threads, routing, gathering, bias, activation, output types) is common code in linear.c
+ * and epilogue.c, so that a kernel is only its inner loops.
+ *
+ * The sums of one output element are made in an order that depends on K alone, not on the tile, the token's
+ * place in it or the number of threads: so results are the same however the work is cut. */
+#ifndef FMK_CPU_TILE_H
+#define FMK_CPU_TILE_H
+
+#include "../plan/layout.h"
+
+enum { FMK_TILE_M = 64, FMK_TILE_N = 64, FMK_K_BLOCK = 256 };
+
+/* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32 or the q8
+ * fields are there, as the kernel's table row asks. */
+struct fmk_acts {
+    int64_t k;            /* row length: k_packed rounded up to a multiple of 32 */
+    const float *f32;     /* [m][k] */
+    /* q8: x = q * scale, one scale per 32, |q| <= 127. A chunk with a value that is not finite has scale
+     * NaN. The sums are of the quantized values: sum32 = scale * (sum of its 32 q), sum16 likewise of each
+     * half, so sum32[i] is sum16[2i] + sum16[2i+1] up to rounding. */
+    const int8_t *q;      /* [m][k] */
+    const float *scale;   /* [m][k / 32] */
+    const float *sum32;   /* [m][k / 32] */
+    const float *sum16;   /* [m][k / 16] */
+};
+
+struct fmk_tile {
+    const struct fmk_packed *part;
+    const uint8_t *data;           /* the expert's first byte */
+    const struct fmk_acts *acts;
+    int64_t row;                   /* first weight row: a multiple of 8 */
+    int32_t rows;                  /* 1..64; in x8 layouts whole panels are computed, the rest is padding */
+    int64_t token;                 /* first activation row */
+    int32_t tokens;                /* 1..64 */
+    float *out;                    /* [tokens][FMK_TILE_N]; columns rows..63 are don't-care */
+};
+
+typedef void fmk_tile_kernel(const struct fmk_tile *tile);
+
+/* x86 kernels; each file holds one layout and one ISA. *_int8 use acts.q, the others acts.f32. */
+fmk_tile_kernel fmk_dense_avx2, fmk_q4k_rows_avx2, fmk_q6k_rows_avx2; /* f32 */
+fmk_tile_kernel fmk_q4k_rows_avx2_int8, fmk_q6k_rows_avx2_int8;
+fmk_tile_kernel fmk_q4k_x8_avx2, fmk_q6k_x8_avx2, fmk_int4_x8_avx2; /* f32 */
+fmk_tile_kernel fmk_q4k_x8_avx2_int8, fmk_q6k_x8_avx2_int8, fmk_int4_x8_avx2_int8;
+/* Any layout, any machine. */
+fmk_tile_kernel fmk_portable, fmk_reference;
+
+/* Quantizes one row of k floats (a multiple of 32) as in fmk_acts. */
+typedef void fmk_quantize_row(const float *x, int64_t k, int8_t *q, float *scale, float *sum32, float *sum16);
+fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2;
+
+#endif

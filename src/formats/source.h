@@ -1,0 +1,58 @@
+/* A part of a weight as a file holds it, checked: what the packers read from. A format is how bytes lie in
+ * a file, a family what they mean; here is where the one becomes the other. */
+#ifndef FMK_FORMATS_SOURCE_H
+#define FMK_FORMATS_SOURCE_H
+
+#include "ferrumk.h"
+
+#include <stdbool.h>
+
+enum fmk_family {
+    FMK_FAMILY_DENSE, /* f32, f16, bf16 */
+    FMK_FAMILY_INT4,  /* codes 0..15, a scale and a zero point per group of K and row */
+    FMK_FAMILY_Q4_K,
+    FMK_FAMILY_Q6_K
+};
+
+struct fmk_source {
+    fmk_part part;            /* as given, with n_end, k_end, group_size and dtypes filled in */
+    enum fmk_family family;
+    int64_t n, k;             /* of the shard */
+    int32_t experts;          /* at least 1 */
+    bool has_data;            /* false: shapes only (fmk_can_run), nothing below was read */
+    /* int4 */
+    int64_t groups;           /* scale rows in the file */
+    bool act_order;           /* some k of the shard is not in group k / group_size */
+    bool symmetric;           /* every zero point is 8 */
+    int32_t zero_declared, zero_detected, zero_used;
+};
+
+/* Checks everything that a part says against itself and, with read_data, the data that later steps rely on
+ * (g_idx in range, zero points against `symmetric`, n_order a permutation). The sentence starts with the
+ * field's name; the caller puts parts[i] before it. num_experts 0 = dense. */
+fmk_status fmk_source_init(struct fmk_source *source, const fmk_part *part, int32_t num_experts,
+                           bool read_data);
+
+const char *fmk_format_name(fmk_format format); /* "GPTQ" ... ; "unknown format" */
+const char *fmk_dtype_name(fmk_dtype dtype);    /* "F16" ... ; "unknown type" */
+int64_t fmk_dtype_size(fmk_dtype dtype);        /* bytes; 0 for an unknown one */
+
+/* Rows are rows of the shard, after n_order. */
+
+/* Dense and K-quants: row `row`'s bytes from k_begin on. */
+const uint8_t *fmk_source_row(const struct fmk_source *source, int64_t expert, int64_t row);
+
+/* int4. k counts in the shard. */
+int32_t fmk_int4_group(const struct fmk_source *source, int64_t expert, int64_t k);
+/* out[i][r] = code of (row + r, k[i]); k[i] = -1 gives code 0. rows <= 8; out is [count][8], columns past
+ * `rows` are 0. */
+void fmk_int4_codes(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows,
+                    const int32_t *k, int64_t count, uint8_t *out);
+/* As stored, in the bits of scales.dtype. */
+void fmk_int4_scale_bits(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows,
+                         int64_t group, uint32_t *out);
+/* The real zero points, 0..15. */
+void fmk_int4_zeros(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows,
+                    int64_t group, uint8_t *out);
+
+#endif
