@@ -18,7 +18,7 @@ static fmk_status check_size(const void *given, size_t size, const char *name, u
 }
 
 fmk_status fmk_struct_in(void *dst, size_t size, const void *src, const char *name) {
-    uint32_t told;
+    uint32_t told = 0;
     fmk_status status = check_size(src, size, name, &told);
     if (status)
         return status;
@@ -34,7 +34,7 @@ fmk_status fmk_struct_in(void *dst, size_t size, const void *src, const char *na
 }
 
 fmk_status fmk_struct_out(void *dst, const void *src, size_t size, const char *name) {
-    uint32_t told;
+    uint32_t told = 0;
     fmk_status status = check_size(dst, size, name, &told);
     if (status)
         return status;
