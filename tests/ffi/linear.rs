@@ -1,6 +1,7 @@
 // A Q4_K projection through the C ABI, with rustc alone: the program quantizes a matrix, makes a weight of
 // it, multiplies, and compares with plain loops over the dequantized values.
-use std::ffi::{c_char, c_void, CStr};
+use std::ffi::CStr;
+use std::os::raw::{c_char, c_void};
 use std::ptr;
 
 #[repr(C)]
@@ -142,6 +143,10 @@ fn buffer<T>(values: &[T]) -> Buffer {
     Buffer { handle: values.as_ptr() as u64, offset: 0, size: std::mem::size_of_val(values) as u64 }
 }
 
+fn buffer_mut<T>(values: &mut [T]) -> Buffer {
+    Buffer { handle: values.as_mut_ptr() as u64, ..buffer(values) }
+}
+
 fn size_of<T>() -> u32 {
     std::mem::size_of::<T>() as u32
 }
@@ -212,7 +217,7 @@ fn main() {
         part.k = K as i64;
         desc.parts = &part;
         check(fmk_weight_create(&mut weight, queue, &desc));
-        check(fmk_weight_dequantize(queue, weight, 0, &buffer(&weights), F32, 0));
+        check(fmk_weight_dequantize(queue, weight, 0, &buffer_mut(&mut weights), F32, 0));
 
         let mut args = LinearArgs {
             struct_size: size_of::<LinearArgs>(),
@@ -220,14 +225,14 @@ fn main() {
             in_type: F32,
             out_type: F32,
             input: buffer(&input),
-            out: buffer(&out),
+            out: buffer_mut(&mut out),
             ..Default::default()
         };
         let (mut least, mut best) = (0, 0);
         check(fmk_workspace_size(weight, &args, &mut least, &mut best));
-        let workspace = vec![0u8; best as usize + 256];
+        let mut workspace = vec![0u8; best as usize + 256];
         args.workspace = Buffer {
-            handle: (workspace.as_ptr() as u64 + 255) / 256 * 256,
+            handle: (workspace.as_mut_ptr() as u64 + 255) / 256 * 256,
             offset: 0,
             size: best,
         };
@@ -236,9 +241,6 @@ fn main() {
         fmk_weight_destroy(weight, queue);
         fmk_queue_destroy(queue);
     }
-    // The library wrote through addresses; look at memory afresh.
-    weights = std::hint::black_box(weights);
-    out = std::hint::black_box(out);
 
     let (mut error, mut norm) = (0f64, 0f64);
     for m in 0..M {
