@@ -12,8 +12,8 @@ static fmk_status check_size(const void *given, size_t size, const char *name, u
         return fmk_fail(FMK_EINVAL, "%s is NULL", name);
     memcpy(told, given, sizeof *told);
     if (*told < sizeof *told || *told > LARGEST_STRUCT)
-        return fmk_fail(FMK_EINVAL, "%s.struct_size is %u; set it to sizeof, %zu in this version", name, *told,
-                        size);
+        return fmk_fail(FMK_EINVAL, "%s.struct_size is %u; set it to sizeof, %zu in this version", name,
+                        *told, size);
     return FMK_OK;
 }
 
@@ -24,9 +24,10 @@ fmk_status fmk_struct_in(void *dst, size_t size, const void *src, const char *na
         return status;
     for (size_t i = size; i < told; i++)
         if (((const unsigned char *)src)[i])
-            return fmk_fail(FMK_EUNSUPPORTED,
-                            "%s has a non-zero field at byte %zu, after the %zu bytes that this version knows",
-                            name, i, size);
+            return fmk_fail(
+                FMK_EUNSUPPORTED,
+                "%s has a non-zero field at byte %zu, after the %zu bytes that this version knows", name, i,
+                size);
     size_t common = told < size ? told : size;
     memcpy(dst, src, common);
     memset((char *)dst + common, 0, size - common);

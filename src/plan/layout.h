@@ -5,40 +5,42 @@
 
 #include "../formats/source.h"
 
-enum fmk_layout_id { /* written into exported bytes: never renumber */
-    FMK_LAYOUT_DENSE_ROWS = 1, /* rows of f32, f16 or bf16, as in the file */
-    FMK_LAYOUT_Q4_K_ROWS = 2,  /* rows of ggml blocks, as in the file */
-    FMK_LAYOUT_Q6_K_ROWS = 3,
-    FMK_LAYOUT_Q4_K_X8 = 4,    /* eight rows interleaved: see cpu/q4k_x8.h */
-    FMK_LAYOUT_Q6_K_X8 = 5,
-    FMK_LAYOUT_INT4_X8 = 6
+enum fmk_layout_id {                            /* written into exported bytes: never renumber */
+                     FMK_LAYOUT_DENSE_ROWS = 1, /* rows of f32, f16 or bf16, as in the file */
+                     FMK_LAYOUT_Q4_K_ROWS = 2,  /* rows of ggml blocks, as in the file */
+                     FMK_LAYOUT_Q6_K_ROWS = 3,
+                     FMK_LAYOUT_Q4_K_X8 = 4, /* eight rows interleaved: see cpu/q4k_x8.h */
+                     FMK_LAYOUT_Q6_K_X8 = 5,
+                     FMK_LAYOUT_INT4_X8 = 6
 };
 
 /* One part in memory. The numbers are all that is needed to find any weight; they are what an export
  * writes. */
 struct fmk_packed {
     const struct fmk_layout *layout;
-    int64_t n, k;            /* of the part */
-    int64_t k_packed;        /* k in packed order: with each group padded to whole chunks; else k */
-    fmk_dtype dtype;         /* dense: of the weights. int4: of the scales */
-    int32_t chunks;          /* int4: chunks of 32 weights that share one scale */
+    int64_t n, k;     /* of the part */
+    int64_t k_packed; /* k in packed order: with each group padded to whole chunks; else k */
+    fmk_dtype dtype;  /* dense: of the weights. int4: of the scales */
+    int32_t chunks;   /* int4: chunks of 32 weights that share one scale */
     int32_t experts;
-    uint64_t stride;         /* bytes from row to row, or from panel to panel of 8 rows */
-    uint64_t expert_stride;  /* bytes from expert to expert */
-    uint64_t bytes;          /* experts * expert_stride when packed; what a borrowed source spans */
-    const uint8_t *data;     /* expert 0, row 0 */
-    const int32_t *k_index;  /* [experts][k_packed]: the k of each packed position, -1 = padding; NULL =
-                                identity */
-    const float *bias;       /* [experts][n], or NULL */
+    uint64_t stride;        /* bytes from row to row, or from panel to panel of 8 rows */
+    uint64_t expert_stride; /* bytes from expert to expert */
+    uint64_t bytes;         /* of all experts' packed bytes, or of the borrowed rows */
+    uint64_t run;           /* bytes of a row or panel: less than stride where the rows are borrowed from a
+                               wider matrix. Not set by `shape` */
+    const uint8_t *data;    /* expert 0, row 0 */
+    const int32_t *k_index; /* [experts][k_packed]: the k of each packed position, -1 = padding; NULL =
+                               identity */
+    const float *bias;      /* [experts][n], or NULL */
 };
 
 struct fmk_layout {
     enum fmk_layout_id id;
-    const char *name;        /* "q4_k.x8" */
+    const char *name; /* "q4_k.x8" */
     enum fmk_family family;
-    bool in_place;           /* the file's own bytes: can be borrowed */
-    int32_t panel_rows;      /* 1, or 8 rows interleaved */
-    int32_t k_multiple;      /* of packed k: 1, 32, 256 */
+    bool in_place;      /* the file's own bytes: can be borrowed */
+    int32_t panel_rows; /* 1, or 8 rows interleaved */
+    int32_t k_multiple; /* of packed k: 1, 32, 256 */
     /* Fills in the numbers of `packed` (k_packed, dtype, chunks, stride, expert_stride, bytes) for packed
      * bytes of its own; *index: k_index is needed. False when the sizes overflow. */
     bool (*shape)(const struct fmk_source *source, struct fmk_packed *packed, bool *index);
@@ -54,8 +56,8 @@ struct fmk_layout {
     /* out[0..count) = W[row][k .. k+count) in packed order; data is the expert's first byte. k is a multiple
      * of 256; count <= 256 and, but at the end, 256. By the format's published formula in float, so that
      * dequantizing is bit-exact. */
-    void (*decode)(const struct fmk_packed *packed, const uint8_t *data, int64_t row, int64_t k, int64_t count,
-                   float *out);
+    void (*decode)(const struct fmk_packed *packed, const uint8_t *data, int64_t row, int64_t k,
+                   int64_t count, float *out);
 };
 
 /* The rows of layouts.c; NULL for an unknown id. */

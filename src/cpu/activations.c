@@ -1,0 +1,85 @@
+/* Gathers and converts activation rows, 256 at a time through a buffer on the stack. */
+#include "activations.h"
+
+#include "../abi.h"
+#include "../half.h"
+#include "convert.h"
+#include "features.h"
+
+enum { ALIGN = 64 };
+
+fmk_quantize_row *fmk_quantize_row_best(uint32_t features) {
+#if defined(__x86_64__)
+    const uint32_t avx2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C;
+    if ((features & avx2) == avx2)
+        return fmk_quantize_row_avx2;
+#endif
+    (void)features;
+    return fmk_quantize_row_portable;
+}
+
+int64_t fmk_acts_length(const struct fmk_packed *part) {
+    return fmk_round_up(part->k_packed, 32);
+}
+
+bool fmk_acts_shared(const struct fmk_packed *a, const struct fmk_packed *b) {
+    return fmk_acts_length(a) == fmk_acts_length(b) && !a->k_index && !b->k_index;
+}
+
+int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
+    struct fmk_acts *acts = &slot->acts;
+    int64_t k = acts->k = fmk_acts_length(slot->part);
+    int64_t at = 0;
+    if (slot->form == FMK_ACTS_F32) {
+        acts->f32 = (float *)base;
+        return fmk_round_up(rows * k * 4, ALIGN);
+    }
+    acts->q = (int8_t *)base;
+    at += fmk_round_up(rows * k, ALIGN);
+    acts->scale = (float *)(base ? base + at : NULL);
+    at += fmk_round_up(rows * (k / 32) * 4, ALIGN);
+    acts->sum32 = (float *)(base ? base + at : NULL);
+    at += fmk_round_up(rows * (k / 32) * 4, ALIGN);
+    acts->sum16 = (float *)(base ? base + at : NULL);
+    return at + fmk_round_up(rows * (k / 16) * 4, ALIGN);
+}
+
+static float load_one(const void *x, fmk_dtype type, int64_t i) {
+    if (type == FMK_F32)
+        return ((const float *)x)[i];
+    uint16_t half = ((const uint16_t *)x)[i];
+    return type == FMK_F16 ? fmk_f16_to_f32(half) : fmk_bf16_to_f32(half);
+}
+
+/* out[i] = x at packed position k + i, zero where there is none. */
+static void gather(const struct fmk_packed *part, int32_t expert, const void *x, fmk_dtype type, int64_t k,
+                   int64_t count, float *out) {
+    int64_t there = fmk_max(0, fmk_min(count, part->k_packed - k));
+    if (part->k_index) {
+        const int32_t *index = part->k_index + expert * part->k_packed + k;
+        for (int64_t i = 0; i < there; i++)
+            out[i] = index[i] < 0 ? 0 : load_one(x, type, index[i]);
+    } else {
+        there = fmk_max(0, fmk_min(there, part->k - k));
+        fmk_load_floats(x, type, k, there, out);
+    }
+    for (int64_t i = there; i < count; i++)
+        out[i] = 0;
+}
+
+void fmk_acts_fill(const struct fmk_slot *slot, int32_t expert, const void *x, fmk_dtype type, int64_t row,
+                   int64_t run, fmk_quantize_row *quantize) {
+    const struct fmk_acts *acts = &slot->acts;
+    int64_t end = fmk_min(acts->k, (run + 1) * FMK_ACTS_RUN);
+    for (int64_t k = run * FMK_ACTS_RUN; k < end; k += FMK_K_BLOCK) {
+        int64_t count = fmk_min(FMK_K_BLOCK, end - k), at = row * acts->k + k;
+        if (slot->form == FMK_ACTS_F32) {
+            gather(slot->part, expert, x, type, k, count, (float *)acts->f32 + at);
+            continue;
+        }
+        float block[FMK_K_BLOCK];
+        gather(slot->part, expert, x, type, k, count, block);
+        quantize(block, count, (int8_t *)acts->q + at, (float *)acts->scale + at / 32,
+                 (float *)acts->sum32 + at / 32, (float *)acts->sum16 + at / 16);
+    }
+}

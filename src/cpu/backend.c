@@ -1,0 +1,74 @@
+/* The CPU as a backend: one device, whose calls are done when they return. */
+#include "../abi.h"
+#include "../context.h"
+#include "../error.h"
+#include "features.h"
+#include "linear.h"
+#include "slab.h"
+#include "threads.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* "model name" of the first processor, where the kernel tells. */
+static void cpu_name(char *name, size_t cap) {
+    snprintf(name, cap, "CPU");
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    if (!file)
+        return;
+    char line[256];
+    while (fgets(line, sizeof line, file)) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon)
+            continue;
+        line[strcspn(line, "\n")] = 0;
+        snprintf(name, cap, "%s", colon + 1 + strspn(colon + 1, " "));
+        break;
+    }
+    fclose(file);
+}
+
+static uint64_t positive(long value) {
+    return value > 0 ? (uint64_t)value : 0;
+}
+
+static fmk_status cpu_open(struct fmk_context *ctx, const fmk_context_desc *desc) {
+    if (desc->device)
+        return fmk_fail(FMK_ENODEVICE, "device %d: the CPU backend has only device 0", desc->device);
+    fmk_context_info_t *info = &ctx->info;
+    info->struct_size = sizeof *info;
+    info->backend = FMK_BACKEND_CPU;
+    info->memory = positive(sysconf(_SC_PHYS_PAGES)) * positive(sysconf(_SC_PAGESIZE));
+    info->last_level_cache = positive(sysconf(_SC_LEVEL3_CACHE_SIZE));
+    if (!info->last_level_cache)
+        info->last_level_cache = positive(sysconf(_SC_LEVEL2_CACHE_SIZE));
+    cpu_name(info->name, sizeof info->name);
+    ctx->features = fmk_cpu_features(desc->disable);
+    fmk_cpu_feature_names(ctx->features, info->features, sizeof info->features);
+    return fmk_threads_open(ctx, desc->cpu_threads);
+}
+
+static fmk_status check_native(void *native) {
+    return native ? fmk_fail(FMK_EINVAL, "native is not NULL; a CPU queue has no stream") : FMK_OK;
+}
+
+static fmk_status route_sort(struct fmk_queue *queue, const fmk_routing *ids, int64_t m, int32_t num_experts,
+                             const fmk_routing *out) {
+    (void)queue;
+    fmk_sort_pairs(ids, m, num_experts, fmk_pointer(out->offsets), fmk_pointer(out->pairs));
+    return FMK_OK;
+}
+
+const struct fmk_backend_row fmk_cpu_backend = {
+    .id = FMK_BACKEND_CPU,
+    .name = "cpu",
+    .open = cpu_open,
+    .close = fmk_threads_close,
+    .check_native = check_native,
+    .workspace = fmk_cpu_workspace,
+    .linear = fmk_cpu_linear,
+    .rows = fmk_cpu_rows,
+    .dequantize = fmk_cpu_dequantize,
+    .route_sort = route_sort,
+};

@@ -1,0 +1,335 @@
+/* Packed bytes: what fmk_weight_export writes and format PACKED reads.
+ *
+ *     header    magic, version, sizes, the weight's shape
+ *     record    one per part: layout, numbers, where its sections begin, what its info says
+ *     sections  k_index, bias, data of each part, each aligned to 64 bytes
+ *
+ * in the byte order of the machine that wrote them. The bytes may come from a file, so nothing in them is
+ * believed: numbers must be ones that the layout could have made, sections must lie where this code would
+ * place them, and indices must be in range. */
+#include "weight.h"
+
+#include "abi.h"
+#include "checkpoint/checkpoint.h"
+#include "error.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum { VERSION = 1 }; /* of header, records and every layout's bytes: raise it when any of them changes */
+
+static const char magic[8] = {'f', 'e', 'r', 'r', 'u', 'm', 'k', '\n'};
+
+struct header {
+    char magic[8];
+    uint32_t version, record_size;
+    uint64_t size, layout_id;
+    int32_t num_parts, num_experts, glu, reserved;
+};
+
+struct record {
+    int32_t layout, dtype, chunks, has_index;
+    int64_t n, k, k_packed;
+    uint64_t stride, expert_stride, bytes;
+    int32_t format, group_size, act_order, symmetric, zero_declared, zero_detected, zero_used, has_bias;
+};
+
+static_assert(sizeof(struct header) == 48 && sizeof(struct record) == 96, "no padding in the file");
+
+/* FNV-1a over what decides how the packed bytes are read. */
+uint64_t fmk_packed_layout_id(const struct fmk_projection *projection) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    int32_t words[2 * FMK_MAX_PARTS + 2] = {VERSION, projection->glu}, count = 2;
+    for (int32_t i = 0; i < projection->num_parts; i++) {
+        words[count++] = (int32_t)projection->parts[i].layout->id;
+        words[count++] = projection->parts[i].dtype;
+    }
+    for (int32_t i = 0; i < count; i++)
+        for (int shift = 0; shift < 32; shift += 8)
+            hash = (hash ^ ((uint32_t)words[i] >> shift & 255)) * 0x100000001b3u;
+    return hash;
+}
+
+static int64_t front(int32_t num_parts) {
+    return fmk_round_up((int64_t)sizeof(struct header) + num_parts * (int64_t)sizeof(struct record),
+                        FMK_STORAGE_ALIGN);
+}
+
+static uint64_t panels(const struct fmk_packed *part) {
+    return (uint64_t)((part->n + part->layout->panel_rows - 1) / part->layout->panel_rows);
+}
+
+/* The part as it is in packed bytes, where every row lies next to the one before. */
+static struct fmk_packed compact(const struct fmk_packed *part) {
+    struct fmk_packed own = *part;
+    own.stride = part->run;
+    own.expert_stride = panels(part) * part->run;
+    own.bytes = own.expert_stride * (uint64_t)part->experts;
+    return own;
+}
+
+uint64_t fmk_packed_size(const struct fmk_weight *weight) {
+    int64_t at = front(weight->projection.num_parts);
+    struct fmk_sections sections;
+    for (int32_t i = 0; i < weight->projection.num_parts; i++) {
+        struct fmk_packed own = compact(&weight->projection.parts[i]);
+        fmk_weight_sections(&own, own.k_index, own.bias, true, &at, &sections);
+    }
+    return (uint64_t)at;
+}
+
+static void write_part(const struct fmk_packed *part, const fmk_part_info *info, int64_t *at, uint8_t *out,
+                       struct record *record) {
+    struct fmk_packed own = compact(part);
+    struct fmk_sections sections;
+    fmk_weight_sections(&own, own.k_index, own.bias, true, at, &sections);
+    *record = (struct record){
+        .layout = (int32_t)own.layout->id,
+        .dtype = own.dtype,
+        .chunks = own.chunks,
+        .has_index = own.k_index != NULL,
+        .n = own.n,
+        .k = own.k,
+        .k_packed = own.k_packed,
+        .stride = own.stride,
+        .expert_stride = own.expert_stride,
+        .bytes = own.bytes,
+        .format = info->format,
+        .group_size = info->group_size,
+        .act_order = info->act_order,
+        .symmetric = info->symmetric,
+        .zero_declared = info->zero_declared,
+        .zero_detected = info->zero_detected,
+        .zero_used = info->zero_used,
+        .has_bias = own.bias != NULL,
+    };
+    if (own.k_index)
+        memcpy(out + sections.index, own.k_index, (size_t)(own.experts * own.k_packed) * 4);
+    if (own.bias)
+        memcpy(out + sections.bias, own.bias, (size_t)(own.experts * own.n) * 4);
+    for (int32_t e = 0; e < own.experts; e++)
+        for (uint64_t panel = 0; panel < panels(part); panel++)
+            memcpy(out + sections.data + (uint64_t)e * own.expert_stride + panel * own.stride,
+                   part->data + (uint64_t)e * part->expert_stride + panel * part->stride, part->run);
+}
+
+void fmk_packed_write(const struct fmk_weight *weight, uint8_t *out) {
+    const struct fmk_projection *projection = &weight->projection;
+    struct header header = {
+        .version = VERSION,
+        .record_size = sizeof(struct record),
+        .size = fmk_packed_size(weight),
+        .layout_id = fmk_packed_layout_id(projection),
+        .num_parts = projection->num_parts,
+        .num_experts = projection->num_experts,
+        .glu = projection->glu,
+    };
+    memcpy(header.magic, magic, sizeof magic);
+    memset(out, 0, header.size);
+    memcpy(out, &header, sizeof header);
+    int64_t at = front(projection->num_parts);
+    for (int32_t i = 0; i < projection->num_parts; i++) {
+        struct record record;
+        write_part(&projection->parts[i], &weight->infos[i], &at, out, &record);
+        memcpy(out + sizeof header + (size_t)i * sizeof record, &record, sizeof record);
+    }
+}
+
+/* ---- reading ---- */
+
+static fmk_status read_header(const fmk_part *part, struct header *header, const uint8_t **bytes) {
+    uint64_t size = part->qweight.data.size;
+    *bytes = fmk_pointer(part->qweight.data);
+    if (!*bytes)
+        return fmk_fail(FMK_EINVAL, "parts[0].qweight is absent");
+    if (part->qweight.memory == FMK_MEM_DEVICE)
+        return fmk_fail(FMK_EUNSUPPORTED,
+                        "parts[0].qweight.memory DEVICE: accepted are HOST and HOST_PINNED");
+    if (size < sizeof *header)
+        return fmk_fail(FMK_EINVAL, "parts[0].qweight.size %llu is less than the header of packed bytes, %zu",
+                        (unsigned long long)size, sizeof *header);
+    memcpy(header, *bytes, sizeof *header);
+    if (memcmp(header->magic, magic, sizeof magic))
+        return fmk_fail(FMK_EFORMAT, "parts[0].qweight does not begin as packed bytes do");
+    if (header->version != VERSION || header->record_size != sizeof(struct record))
+        return fmk_fail(FMK_EUNSUPPORTED,
+                        "parts[0].qweight: packed bytes of version %u; this library reads %d",
+                        header->version, VERSION);
+    if (header->size > size)
+        return fmk_fail(FMK_EFORMAT,
+                        "parts[0].qweight.size %llu is less than the %llu bytes that its header "
+                        "tells of",
+                        (unsigned long long)size, (unsigned long long)header->size);
+    if (header->num_parts < 1 || header->num_parts > FMK_MAX_PARTS || header->num_experts < 0 ||
+        header->num_experts > FMK_MAX_EXPERTS || (header->glu != 0 && header->glu != 1) ||
+        (header->glu && header->num_parts != 2) || header->size < (uint64_t)front(header->num_parts) ||
+        header->size > INT64_MAX / 2)
+        return fmk_fail(FMK_EFORMAT, "parts[0].qweight: the header of the packed bytes contradicts itself");
+    return FMK_OK;
+}
+
+/* A record's part, its pointers into `bytes`. */
+static fmk_status read_record(const struct header *header, const struct record *record, int32_t i,
+                              const uint8_t *bytes, int64_t *at, struct fmk_packed *part) {
+    *part = (struct fmk_packed){
+        .layout = fmk_layout_by_id(record->layout),
+        .n = record->n,
+        .k = record->k,
+        .k_packed = record->k_packed,
+        .dtype = record->dtype,
+        .chunks = record->chunks,
+        .experts = header->num_experts ? header->num_experts : 1,
+        .stride = record->stride,
+        .expert_stride = record->expert_stride,
+        .bytes = record->bytes,
+        .run = record->stride,
+    };
+    if (!part->layout)
+        return fmk_fail(FMK_EUNSUPPORTED,
+                        "parts[0].qweight: part %d is in layout %d, which this library does "
+                        "not know",
+                        i, record->layout);
+    struct fmk_sections sections;
+    if (part->n < 1 || part->n > INT32_MAX || part->k < 1 || part->k > INT32_MAX || part->k_packed < 1 ||
+        part->k_packed > INT32_MAX || (!record->has_index && part->k_packed < part->k) ||
+        !part->layout->valid(part) || part->bytes > INT64_MAX / 2 ||
+        !fmk_weight_sections(part, record->has_index, record->has_bias, true, at, &sections) ||
+        (uint64_t)*at > header->size)
+        return fmk_fail(FMK_EFORMAT, "parts[0].qweight: part %d's numbers contradict each other or the size",
+                        i);
+    part->data = bytes + sections.data;
+    if (record->has_bias)
+        part->bias = (const float *)(bytes + sections.bias);
+    if (record->has_index)
+        part->k_index = (const int32_t *)(bytes + sections.index);
+    return FMK_OK;
+}
+
+static fmk_status check_index(const struct fmk_packed *part, int32_t i) {
+    for (int64_t j = 0; part->k_index && j < part->experts * part->k_packed; j++) {
+        int32_t k;
+        memcpy(&k, part->k_index + j, sizeof k);
+        if (k < -1 || k >= part->k)
+            return fmk_fail(FMK_EFORMAT,
+                            "parts[0].qweight: part %d's k_index[%lld] is %d; it must be in "
+                            "-1..%lld",
+                            i, (long long)j, k, (long long)part->k - 1);
+    }
+    return FMK_OK;
+}
+
+static fmk_part_info info_of(const struct record *record, const struct fmk_packed *part, int64_t n_offset) {
+    return (fmk_part_info){
+        .struct_size = sizeof(fmk_part_info),
+        .format = record->format,
+        .n_offset = n_offset,
+        .n = part->n,
+        .k = part->k,
+        .group_size = record->group_size,
+        .act_order = record->act_order,
+        .symmetric = record->symmetric,
+        .zero_declared = record->zero_declared,
+        .zero_detected = record->zero_detected,
+        .zero_used = record->zero_used,
+        .zero_conflict = record->zero_declared != record->zero_used,
+        .has_bias = record->has_bias,
+        .layout = part->layout->name,
+    };
+}
+
+static fmk_status read_parts(struct fmk_weight *weight, const struct header *header, const uint8_t *bytes) {
+    struct fmk_projection *projection = &weight->projection;
+    int64_t at = front(header->num_parts);
+    for (int32_t i = 0; i < header->num_parts; i++) {
+        struct record record;
+        struct fmk_packed *part = &projection->parts[i];
+        memcpy(&record, bytes + sizeof *header + (size_t)i * sizeof record, sizeof record);
+        fmk_status status = read_record(header, &record, i, bytes, &at, part);
+        if (!status)
+            status = check_index(part, i);
+        if (status)
+            return status;
+        weight->infos[i] = info_of(&record, part, projection->n);
+        projection->n += part->n;
+    }
+    projection->k = projection->parts[0].k;
+    for (int32_t i = 1; i < header->num_parts; i++)
+        if (projection->parts[i].k != projection->k ||
+            (projection->glu && projection->parts[i].n != projection->parts[0].n))
+            return fmk_fail(FMK_EFORMAT, "parts[0].qweight: part %d's shape does not go with part 0's", i);
+    if (projection->n > INT32_MAX)
+        return fmk_fail(FMK_EFORMAT, "parts[0].qweight: n %lld in all is more than %d",
+                        (long long)projection->n, INT32_MAX);
+    return FMK_OK;
+}
+
+static fmk_status check_told(const fmk_weight_desc *desc, const fmk_part *part,
+                             const struct fmk_projection *projection) {
+    const struct {
+        const char *name;
+        int64_t told, packed;
+    } rows[] = {
+        {"parts[0].n", part->n, projection->n},
+        {"parts[0].k", part->k, projection->k},
+        {"num_experts", desc->num_experts, projection->num_experts},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].told && rows[i].told != rows[i].packed)
+            return fmk_fail(FMK_EINVAL, "%s is %lld, and %lld in the packed bytes", rows[i].name,
+                            (long long)rows[i].told, (long long)rows[i].packed);
+    if (part->n_begin || part->n_end || part->k_begin || part->k_end)
+        return fmk_fail(FMK_EINVAL, "parts[0]: packed bytes hold one shard and cannot be cut again");
+    return FMK_OK;
+}
+
+fmk_status fmk_packed_storage(const fmk_weight_desc *desc, const fmk_part *part, uint64_t *size) {
+    struct header header;
+    const uint8_t *bytes;
+    fmk_status status = read_header(part, &header, &bytes);
+    if (!status)
+        *size = desc->flags & FMK_WEIGHT_BORROW ? 0 : header.size;
+    return status;
+}
+
+fmk_status fmk_packed_read(struct fmk_weight **out, struct fmk_queue *queue, const fmk_weight_desc *desc,
+                           const fmk_part *part) {
+    struct header header;
+    const uint8_t *bytes;
+    fmk_status status = read_header(part, &header, &bytes);
+    if (status)
+        return status;
+    bool borrow = desc->flags & FMK_WEIGHT_BORROW;
+    if (borrow && (uintptr_t)bytes % FMK_STORAGE_ALIGN)
+        return fmk_fail(FMK_EINVAL,
+                        "parts[0].qweight is at address %p, which is not a multiple of %d; copy or "
+                        "move it",
+                        (const void *)bytes, FMK_STORAGE_ALIGN);
+    struct fmk_weight *weight;
+    status = fmk_weight_new(&weight, queue->ctx, header.num_parts, header.num_experts, header.glu);
+    if (status)
+        return status;
+    if (!borrow) {
+        status = fmk_weight_give_storage(weight, queue, desc, header.size);
+        if (!status) {
+            memcpy((void *)(uintptr_t)weight->storage, bytes, header.size);
+            bytes = (const uint8_t *)(uintptr_t)weight->storage;
+        }
+    }
+    if (!status)
+        status = read_parts(weight, &header, bytes);
+    if (!status)
+        status = check_told(desc, part, &weight->projection);
+    if (!status && header.layout_id != fmk_packed_layout_id(&weight->projection))
+        status = fmk_fail(FMK_EFORMAT, "parts[0].qweight: its layout_id does not go with its parts");
+    if (status) {
+        fmk_weight_destroy(weight, queue);
+        return status;
+    }
+    weight->borrowed = borrow;
+    if (borrow && desc->source) {
+        weight->source = desc->source;
+        fmk_checkpoint_retain(desc->source);
+    }
+    *out = weight;
+    return FMK_OK;
+}

@@ -1,0 +1,50 @@
+/* A weight: parts of any format, packed into the backend's layouts or borrowed where they lie. */
+#ifndef FMK_WEIGHT_H
+#define FMK_WEIGHT_H
+
+#include "context.h"
+#include "plan/projection.h"
+
+enum { FMK_MAX_PARTS = 64, FMK_STORAGE_ALIGN = 64, FMK_MAX_EXPERTS = 1 << 20 };
+
+struct fmk_weight {
+    atomic_int references;
+    struct fmk_context *ctx;
+    struct fmk_checkpoint *source; /* held while bytes of it are borrowed, else NULL */
+    struct fmk_projection projection;
+    fmk_part_info *infos;           /* [num_parts] */
+    uint64_t storage, storage_size; /* the packed bytes; 0 when all is borrowed */
+    void *native;                   /* the queue's, for the allocator */
+    bool owns_storage;
+    bool borrowed;
+};
+
+/* Where the sections of one part begin in a run of packed bytes; -1 = it has no such section. */
+struct fmk_sections {
+    int64_t index, bias, data;
+};
+
+/* Places a part's sections from *at on, each aligned to FMK_STORAGE_ALIGN, and moves *at past them; false
+ * when they do not fit in an address space. */
+bool fmk_weight_sections(const struct fmk_packed *packed, bool index, bool bias, bool data, int64_t *at,
+                         struct fmk_sections *out);
+/* The shape that a weight made from `desc` would have: no tensor is read. shape->parts [num_parts] is the
+ * caller's to free, also on failure; no pointer in it is set. */
+fmk_status fmk_weight_shape(const fmk_weight_desc *desc, struct fmk_projection *shape);
+/* A weight with room for num_parts parts and nothing in it yet; holds the context. */
+fmk_status fmk_weight_new(struct fmk_weight **out, struct fmk_context *ctx, int32_t num_parts,
+                          int32_t num_experts, bool glu);
+/* Gives it `size` bytes of storage: desc->storage or the allocator's. */
+fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *queue,
+                                   const fmk_weight_desc *desc, uint64_t size);
+
+/* Packed bytes (packed.c). */
+uint64_t fmk_packed_layout_id(const struct fmk_projection *projection);
+uint64_t fmk_packed_size(const struct fmk_weight *weight);
+void fmk_packed_write(const struct fmk_weight *weight, uint8_t *out);
+/* Bytes of storage that a weight made of this one part needs. */
+fmk_status fmk_packed_storage(const fmk_weight_desc *desc, const fmk_part *part, uint64_t *size);
+fmk_status fmk_packed_read(struct fmk_weight **out, struct fmk_queue *queue, const fmk_weight_desc *desc,
+                           const fmk_part *part);
+
+#endif
