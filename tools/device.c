@@ -1,0 +1,140 @@
+/* Contexts from options, and projections on them: see device.h. */
+#include "device.h"
+#include "tool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEY_BACKEND = 0x1000, KEY_THREADS, KEY_DISABLE };
+
+static const struct argp_option options[] = {
+    {"backend", KEY_BACKEND, "NAME", 0, "auto (default), cpu, reference, cuda or vulkan", 10},
+    {"threads", KEY_THREADS, "T", 0, "threads of the CPU, the caller included (default: one per core)", 10},
+    {"disable", KEY_DISABLE, "LIST", 0, "features to do without, such as avx2,fma", 10},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct device_options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        *o = (struct device_options){.backend = "auto"};
+        return 0;
+    case KEY_BACKEND:
+        backend_of_name(arg);
+        o->backend = arg;
+        return 0;
+    case KEY_THREADS:
+        o->threads = (int32_t)parse_number("--threads", arg, 1, 4096);
+        return 0;
+    case KEY_DISABLE:
+        o->disable = arg;
+        return 0;
+    }
+    return ARGP_ERR_UNKNOWN;
+}
+
+const struct argp device_argp = {.options = options, .parser = parse};
+
+static const struct {
+    const char *name;
+    fmk_backend backend;
+} backends[] = {
+    {"auto", FMK_BACKEND_AUTO}, {"cpu", FMK_BACKEND_CPU},       {"reference", FMK_BACKEND_CPU},
+    {"cuda", FMK_BACKEND_CUDA}, {"vulkan", FMK_BACKEND_VULKAN},
+};
+
+fmk_backend backend_of_name(const char *name) {
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (!strcmp(backends[i].name, name))
+            return backends[i].backend;
+    quit(EXIT_USAGE, "--backend \"%s\" is none of auto, cpu, reference, cuda, vulkan", name);
+}
+
+const char *backend_name(fmk_backend backend) {
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (backends[i].backend == backend)
+            return backends[i].name;
+    return "unknown";
+}
+
+void device_open(struct device *device, const struct device_options *o) {
+    fmk_context_desc desc = {
+        .struct_size = sizeof desc,
+        .backend = backend_of_name(o->backend),
+        .cpu_threads = o->threads,
+        .disable = o->disable,
+    };
+    *device = (struct device){.reference = !strcmp(o->backend, "reference")};
+    check(fmk_context_create(&device->context, &desc), NULL);
+    check(fmk_queue_create(&device->queue, device->context, NULL), NULL);
+    device->info.struct_size = sizeof device->info;
+    check(fmk_context_info(device->context, &device->info), NULL);
+}
+
+void device_close(struct device *device) {
+    free(device->workspace);
+    fmk_queue_destroy(device->queue);
+    fmk_context_destroy(device->context);
+    *device = (struct device){0};
+}
+
+fmk_checkpoint *open_checkpoint(const char *path) {
+    fmk_checkpoint *checkpoint;
+    check(fmk_checkpoint_open(&checkpoint, path), NULL);
+    return checkpoint;
+}
+
+fmk_weight *load_matrix(struct device *device, fmk_checkpoint *checkpoint, const char *name) {
+    fmk_weight *weight;
+    check(fmk_checkpoint_load(&weight, device->queue, checkpoint, &name, 1, NULL), NULL);
+    return weight;
+}
+
+void projection_set(struct projection *p, struct device *device, fmk_weight *weight, int64_t m,
+                    uint32_t flags, int32_t expert, const float *in, float *out) {
+    fmk_weight_info_t info = {.struct_size = sizeof info};
+    check(fmk_weight_info(weight, &info), NULL);
+    *p = (struct projection){
+        .device = device,
+        .weight = weight,
+        .args = {.struct_size = sizeof p->args,
+                 .flags = flags | (device->reference ? FMK_LINEAR_REFERENCE : 0),
+                 .m = m,
+                 .in_type = FMK_F32,
+                 .out_type = FMK_F32,
+                 .in.handle = (uintptr_t)in,
+                 .out.handle = (uintptr_t)out},
+        .routing = {.struct_size = sizeof p->routing, .kind = FMK_ROUTE_NONE, .expert = expert},
+    };
+    if (info.num_experts)
+        p->args.routing = &p->routing;
+    projection_prepare(p);
+}
+
+void projection_prepare(struct projection *p) {
+    struct device *device = p->device;
+    uint64_t least, best;
+    check(fmk_workspace_size(p->weight, &p->args, &least, &best), NULL);
+    if (best > device->workspace_size) {
+        free(device->workspace);
+        device->workspace = allocate_aligned(best);
+        device->workspace_size = best;
+    }
+    p->args.workspace = (fmk_buffer){.handle = (uintptr_t)device->workspace, .size = device->workspace_size};
+    check(fmk_prepare(device->queue, p->weight, &p->args), NULL);
+}
+
+void projection_run(struct projection *p) {
+    p->args.workspace =
+        (fmk_buffer){.handle = (uintptr_t)p->device->workspace, .size = p->device->workspace_size};
+    check(fmk_linear(p->device->queue, p->weight, &p->args), NULL);
+}
+
+char *projection_explain(struct projection *p) {
+    size_t needed = 0;
+    check(fmk_explain(p->weight, &p->args, NULL, 0, &needed), NULL);
+    char *text = allocate(needed + 1, 1);
+    check(fmk_explain(p->weight, &p->args, text, needed + 1, NULL), NULL);
+    return text;
+}

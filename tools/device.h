@@ -1,0 +1,60 @@
+/* The options --backend, --threads and --disable, the context they ask for, and projections on it. */
+#ifndef DEVICE_H
+#define DEVICE_H
+
+#include "ferrumk.h"
+
+#include <argp.h>
+#include <stdbool.h>
+
+struct device_options {
+    const char *backend; /* a word of --backend */
+    int32_t threads;
+    const char *disable;
+};
+
+/* A child for a verb's argp; its input is a struct device_options. */
+extern const struct argp device_argp;
+
+struct device {
+    fmk_context *context;
+    fmk_queue *queue;
+    fmk_context_info_t info;
+    bool reference; /* --backend reference: every call gets FMK_LINEAR_REFERENCE */
+    void *workspace;
+    uint64_t workspace_size;
+};
+
+/* FMK_BACKEND_*, or a sentence and the end when there is none of that name; "reference" is the CPU. */
+fmk_backend backend_of_name(const char *name);
+const char *backend_name(fmk_backend backend);
+
+void device_open(struct device *device, const struct device_options *options);
+void device_close(struct device *device);
+
+/* Opens a checkpoint, or ends the program with the library's sentence. */
+fmk_checkpoint *open_checkpoint(const char *path);
+
+/* The matrix of that name, alone, as a weight. */
+fmk_weight *load_matrix(struct device *device, fmk_checkpoint *checkpoint, const char *name);
+
+/* One projection with float rows on both sides, ready to be run over and over. */
+struct projection {
+    struct device *device;
+    fmk_weight *weight;
+    fmk_linear_args args;
+    fmk_routing routing;
+};
+
+/* in: [m][k], out: [m][n]. `expert` counts only for a weight that has experts. Sizes the workspace, which
+ * all projections of a device share: set all up before running the first. */
+void projection_set(struct projection *projection, struct device *device, fmk_weight *weight, int64_t m,
+                    uint32_t flags, int32_t expert, const float *in, float *out);
+/* After a change of args (an activation, gathered rows). */
+void projection_prepare(struct projection *projection);
+void projection_run(struct projection *projection);
+
+/* fmk_explain's text, to be freed. */
+char *projection_explain(struct projection *projection);
+
+#endif
