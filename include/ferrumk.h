@@ -151,9 +151,9 @@ typedef struct {
 /* One projection as it lies in a checkpoint, and which rectangle of it to keep. */
 typedef struct {
     uint32_t struct_size;
-    fmk_format format;    /* required */
-    int64_t n, k;         /* required: out_features and in_features of the whole tensor. PACKED: 0, or
-                             what the packed bytes must say */
+    fmk_format format;      /* required */
+    int64_t n, k;           /* required: out_features and in_features of the whole tensor. PACKED: 0, or
+                               what the packed bytes must say */
     int64_t n_begin, n_end; /* the shard to keep, n_begin <= row < n_end; n_end 0 = n. Uneven is fine */
     int64_t k_begin, k_end; /* likewise along K. K-quants: multiples of 256. Marlin: of 16. Shards of
                                act-order weights keep every scale row that they touch */
@@ -176,16 +176,16 @@ typedef struct {
 /* A weight: parts concatenated along N (q, k, v; gate, up), each with its own format. */
 typedef struct {
     uint32_t struct_size;
-    uint32_t flags;          /* FMK_WEIGHT_* */
-    const fmk_part *parts;   /* element i is at (const char *)parts + i * parts[0].struct_size */
-    int32_t num_parts;       /* required, 1..64 */
-    int32_t num_experts;     /* 0 = dense */
-    int32_t apply_bias;      /* 0 = only where k_begin is 0 (so a sum over K shards adds it once);
-                                1 = always, -1 = never */
-    int32_t reserved;        /* 0 */
-    fmk_buffer storage;      /* memory for the packed bytes, fmk_weight_storage says how much; it must
-                                outlive the weight. handle 0 = the context's allocator */
-    fmk_checkpoint *source;  /* kept open while the weight borrows from it; or NULL */
+    uint32_t flags;         /* FMK_WEIGHT_* */
+    const fmk_part *parts;  /* element i is at (const char *)parts + i * parts[0].struct_size */
+    int32_t num_parts;      /* required, 1..64 */
+    int32_t num_experts;    /* 0 = dense */
+    int32_t apply_bias;     /* 0 = only where k_begin is 0 (so a sum over K shards adds it once);
+                               1 = always, -1 = never */
+    int32_t reserved;       /* 0 */
+    fmk_buffer storage;     /* memory for the packed bytes, fmk_weight_storage says how much; it must
+                               outlive the weight. handle 0 = the context's allocator */
+    fmk_checkpoint *source; /* kept open while the weight borrows from it; or NULL */
     int32_t (*progress)(void *user, uint64_t done, uint64_t total); /* bytes; non-zero cancels. Called
                                 from the calling thread */
     void *progress_user;
@@ -193,30 +193,30 @@ typedef struct {
 
 typedef struct {
     uint32_t struct_size;
-    int32_t glu, borrowed;   /* 1 or 0; borrowed: some of the source bytes are still in use */
+    int32_t glu, borrowed; /* 1 or 0; borrowed: some of the source bytes are still in use */
     int32_t num_parts, num_experts, act_order;
-    int64_t n, k;            /* of the result: after shards and concatenation */
-    uint64_t bytes;          /* read by one M = 1 call of one expert, times the experts: the packed size
-                                and what is borrowed */
-    uint64_t packed_size;    /* what fmk_weight_export writes */
-    uint64_t layout_id;      /* names the packed layouts and their version; the key for a cache of
-                                exported bytes. Never 0 */
+    int64_t n, k;         /* of the result: after shards and concatenation */
+    uint64_t bytes;       /* read by one M = 1 call of one expert, times the experts: the packed size
+                             and what is borrowed */
+    uint64_t packed_size; /* what fmk_weight_export writes */
+    uint64_t layout_id;   /* names the packed layouts and their version; the key for a cache of
+                             exported bytes. Never 0 */
 } fmk_weight_info_t;
 
 typedef struct {
     uint32_t struct_size;
     fmk_format format;
-    int64_t n_offset;        /* first column of the output that this part makes */
-    int64_t n, k;            /* of the shard */
-    int32_t group_size;      /* 0 where the format has none */
-    int32_t act_order;       /* 1: groups do not lie in runs along K */
-    int32_t symmetric;       /* 1, or 0 */
-    int32_t zero_declared;   /* GPTQ: 1 or 2, from the format */
-    int32_t zero_detected;   /* 1 or 2 where all stored zeros are 7 or all are 8; 0 = cannot be told */
-    int32_t zero_used;       /* 1 or 2 */
-    int32_t zero_conflict;   /* 1: declared and used differ */
+    int64_t n_offset;      /* first column of the output that this part makes */
+    int64_t n, k;          /* of the shard */
+    int32_t group_size;    /* 0 where the format has none */
+    int32_t act_order;     /* 1: groups do not lie in runs along K */
+    int32_t symmetric;     /* 1, or 0 */
+    int32_t zero_declared; /* GPTQ: 1 or 2, from the format */
+    int32_t zero_detected; /* 1 or 2 where all stored zeros are 7 or all are 8; 0 = cannot be told */
+    int32_t zero_used;     /* 1 or 2 */
+    int32_t zero_conflict; /* 1: declared and used differ */
     int32_t has_bias;
-    const char *layout;      /* name of the layout in memory; lives as long as the library */
+    const char *layout; /* name of the layout in memory; lives as long as the library */
 } fmk_part_info;
 
 /* ---- linear: descriptors --------------------------------------------------------------------- */
@@ -225,13 +225,13 @@ typedef struct {
 typedef struct {
     uint32_t struct_size;
     fmk_route kind;
-    int32_t top_k;           /* IDS, and SORTED with pairs: required, >= 1 */
-    int32_t expert_base;     /* ids outside [expert_base, expert_base + num_experts), and -1, are
-                                skipped: rows of skipped pairs are left untouched */
-    int32_t in_per_pair;     /* 0: the input row of a pair is its token (gate/up); 1: the pair (down) */
-    int32_t expert;          /* NONE: the expert of every row */
+    int32_t top_k;       /* IDS, and SORTED with pairs: required, >= 1 */
+    int32_t expert_base; /* ids outside [expert_base, expert_base + num_experts), and -1, are
+                            skipped: rows of skipped pairs are left untouched */
+    int32_t in_per_pair; /* 0: the input row of a pair is its token (gate/up); 1: the pair (down) */
+    int32_t expert;      /* NONE: the expert of every row */
     int64_t expert_in_stride, expert_out_stride; /* BATCH: elements from one expert's rows to the next */
-    fmk_buffer ids;          /* IDS: i32 [m][top_k] */
+    fmk_buffer ids;                              /* IDS: i32 [m][top_k] */
     fmk_buffer offsets;      /* SORTED: i32 [num_experts + 1], ascending from 0: expert e serves sorted
                                 rows offsets[e] .. offsets[e+1]-1 */
     fmk_buffer pairs;        /* SORTED: i32 [offsets[num_experts]], the pair of each sorted row; absent =
@@ -244,37 +244,37 @@ typedef struct {
  * without), the token (REDUCE_TOP_K). */
 typedef struct {
     uint32_t struct_size;
-    uint32_t flags;          /* FMK_LINEAR_* */
-    int64_t m;               /* tokens; SORTED without pairs: rows. 0 is a call that does nothing */
+    uint32_t flags;              /* FMK_LINEAR_* */
+    int64_t m;                   /* tokens; SORTED without pairs: rows. 0 is a call that does nothing */
     fmk_dtype in_type, out_type; /* required: F16, BF16 or F32 */
-    fmk_dtype addend_type;   /* required with addend */
+    fmk_dtype addend_type;       /* required with addend */
     fmk_act act;
     float act_alpha, act_limit; /* SWIGLU_CLAMP; 0 = 1.702 and 7 */
-    int64_t in_stride;       /* elements from row to row; 0 = k */
-    int64_t out_stride;      /* 0 = n, or n/2 with a gate/up activation */
-    int64_t addend_stride;   /* 0 = the addend's width */
-    fmk_buffer in;           /* required: [rows][k] */
-    fmk_buffer out;          /* required: must not overlap `in` */
-    fmk_buffer addend;       /* a residual or LoRA delta, n wide, one row per output row, added before
-                                the activation; may be `out` itself when types and strides agree.
-                                REDUCE_TOP_K: one row per token, out's width, added to the sum */
-    fmk_buffer in_rows;      /* i32 [m]: input row r is in[in_rows[r]] (last tokens for lm_head); dense
-                                only; entries must be >= 0 */
-    fmk_buffer m_dev;        /* i32 read when the call executes, 0 <= *m_dev <= m: the rows really there
-                                (a larger value counts as m, a negative one as 0) */
-    fmk_buffer workspace;    /* any content, aligned to 256, free for later work on the same queue; size
-                                required */
+    int64_t in_stride;          /* elements from row to row; 0 = k */
+    int64_t out_stride;         /* 0 = n, or n/2 with a gate/up activation */
+    int64_t addend_stride;      /* 0 = the addend's width */
+    fmk_buffer in;              /* required: [rows][k] */
+    fmk_buffer out;             /* required: must not overlap `in` */
+    fmk_buffer addend;          /* a residual or LoRA delta, n wide, one row per output row, added before
+                                   the activation; may be `out` itself when types and strides agree.
+                                   REDUCE_TOP_K: one row per token, out's width, added to the sum */
+    fmk_buffer in_rows;         /* i32 [m]: input row r is in[in_rows[r]] (last tokens for lm_head); dense
+                                   only; entries must be >= 0 */
+    fmk_buffer m_dev;           /* i32 read when the call executes, 0 <= *m_dev <= m: the rows really there
+                                   (a larger value counts as m, a negative one as 0) */
+    fmk_buffer workspace;       /* any content, aligned to 256, free for later work on the same queue; size
+                                   required */
     const fmk_routing *routing; /* NULL = dense */
 } fmk_linear_args;
 
 typedef struct {
     uint32_t struct_size;
-    fmk_dtype out_type;      /* required: F16, BF16 or F32 */
-    int64_t m;               /* number of ids */
-    int64_t out_stride;      /* elements; 0 = k */
+    fmk_dtype out_type; /* required: F16, BF16 or F32 */
+    int64_t m;          /* number of ids */
+    int64_t out_stride; /* elements; 0 = k */
     int32_t expert, reserved;
-    fmk_buffer ids;          /* i32 [m], each in 0..n-1; a row with any other id is zeroed */
-    fmk_buffer out;          /* [m][k] */
+    fmk_buffer ids; /* i32 [m], each in 0..n-1; a row with any other id is zeroed */
+    fmk_buffer out; /* [m][k] */
 } fmk_rows_args;
 
 /* ---- contexts: descriptors ------------------------------------------------------------------- */
@@ -309,10 +309,10 @@ typedef struct {
     uint32_t struct_size;
     fmk_backend backend;
     int32_t device, threads;
-    uint64_t memory;         /* bytes of device memory (CPU: of physical memory) */
+    uint64_t memory;           /* bytes of device memory (CPU: of physical memory) */
     uint64_t last_level_cache; /* bytes; 0 = unknown */
-    char name[128];          /* of the device */
-    char features[256];      /* in use, separated by commas, in the words of `disable` */
+    char name[128];            /* of the device */
+    char features[256];        /* in use, separated by commas, in the words of `disable` */
 } fmk_context_info_t;
 
 /* ---- library --------------------------------------------------------------------------------- */
@@ -397,14 +397,14 @@ FMK_API fmk_status fmk_explain(const fmk_weight *weight, const fmk_linear_args *
 
 typedef struct {
     uint32_t struct_size;
-    fmk_format format;       /* required: Q4_K, Q6_K, GPTQ or GPTQ_V2 */
-    int64_t n, k;            /* required. K-quants: k a multiple of 256. GPTQ: k and n multiples of 8 */
-    int32_t group_size;      /* GPTQ: -1 or >= 8 */
-    int32_t symmetric;       /* GPTQ: 1 = zero point 8, 0 = asymmetric */
-    fmk_dtype in_type;       /* required: F32, F16 or BF16 */
-    fmk_dtype scales_type;   /* GPTQ: F16 (also 0) or BF16 */
-    const void *in;          /* host [n][k] */
-    int64_t in_stride;       /* elements; 0 = k */
+    fmk_format format;     /* required: Q4_K, Q6_K, GPTQ or GPTQ_V2 */
+    int64_t n, k;          /* required. K-quants: k a multiple of 256. GPTQ: k and n multiples of 8 */
+    int32_t group_size;    /* GPTQ: -1 or >= 8 */
+    int32_t symmetric;     /* GPTQ: 1 = zero point 8, 0 = asymmetric */
+    fmk_dtype in_type;     /* required: F32, F16 or BF16 */
+    fmk_dtype scales_type; /* GPTQ: F16 (also 0) or BF16 */
+    const void *in;        /* host [n][k] */
+    int64_t in_stride;     /* elements; 0 = k */
     void *qweight, *scales, *qzeros; /* host outputs, in the file format; sizes by fmk_quantize_size */
 } fmk_quantize_args;
 
@@ -431,7 +431,7 @@ typedef struct {
     uint32_t struct_size;
     fmk_container container;
     int32_t num_files, num_entries;
-    uint64_t bytes;          /* of all files */
+    uint64_t bytes;           /* of all files */
     const char *architecture; /* general.architecture, or config.json's model_type; "" = not told */
     const char *quantization; /* "gptq", "marlin", "q4_k_m" ...; "" = none declared */
 } fmk_checkpoint_info_t;
