@@ -183,7 +183,7 @@ static void call(void *user, int i) {
 /* One line of the result. */
 struct line {
     const struct shape *shape;
-    const char *format;
+    const char *format, *kernel;
     int64_t m;
     int copies;
     struct timing timing;
@@ -199,6 +199,7 @@ static void print_line(const struct arguments *a, const struct line *l, json_t *
         json_put(object, "k", json_integer(l->shape->k));
         json_put(object, "format", json_string(l->format));
         json_put(object, "m", json_integer(l->m));
+        json_put(object, "kernel", json_string(l->kernel));
         json_put(object, "copies", json_integer(l->copies));
         json_put(object, "calls", json_integer(t->calls));
         json_put(object, "us_median", json_real(1e6 * t->median));
@@ -208,13 +209,13 @@ static void print_line(const struct arguments *a, const struct line *l, json_t *
         json_put(object, "gflop_per_s", json_real(l->gflop_per_s));
         json_array_append_new(list, object);
     } else if (a->csv) {
-        printf("%s,%" PRId64 ",%" PRId64 ",%s,%" PRId64 ",%d,%d,%.2f,%.2f,%.2f,%.3f,%.3f\n", l->shape->name,
-               l->shape->n, l->shape->k, l->format, l->m, l->copies, t->calls, 1e6 * t->median, 1e6 * t->low,
-               1e6 * t->high, l->gb_per_s, l->gflop_per_s);
+        printf("%s,%" PRId64 ",%" PRId64 ",%s,%" PRId64 ",%s,%d,%d,%.2f,%.2f,%.2f,%.3f,%.3f\n",
+               l->shape->name, l->shape->n, l->shape->k, l->format, l->m, l->kernel, l->copies, t->calls,
+               1e6 * t->median, 1e6 * t->low, 1e6 * t->high, l->gb_per_s, l->gflop_per_s);
     } else {
-        printf("%-14s %7" PRId64 " x %5" PRId64 "  %-9s %5" PRId64 " %11.1f  %10.1f %10.1f %8.2f %9.1f\n",
-               l->shape->name, l->shape->n, l->shape->k, l->format, l->m, 1e6 * t->median, 1e6 * t->low,
-               1e6 * t->high, l->gb_per_s, l->gflop_per_s);
+        printf("%-13s %6" PRId64 " x %5" PRId64 " %-9s %4" PRId64 "  %-22s %9.1f %9.1f %9.1f %6.2f %8.1f\n",
+               l->shape->name, l->shape->n, l->shape->k, l->format, l->m, l->kernel, 1e6 * t->median,
+               1e6 * t->low, 1e6 * t->high, l->gb_per_s, l->gflop_per_s);
     }
     fflush(stdout);
 }
@@ -234,12 +235,15 @@ static void bench(const struct arguments *a, struct device *device, const struct
         for (int c = 0; c < rotation.count; c++)
             projection_set(&rotation.projections[c], device, rotation.weights[c], m,
                            a->exact ? FMK_LINEAR_EXACT : 0, 0, in, out);
-        struct line line = {.shape = shape, .format = format, .m = m, .copies = rotation.count};
+        char *kernel = projection_kernels(&rotation.projections[0]);
+        struct line line = {
+            .shape = shape, .format = format, .kernel = kernel, .m = m, .copies = rotation.count};
         line.timing = measure(call, &rotation, 2, a->enough);
         double flop = 2.0 * (double)m * (double)shape->n * (double)shape->k;
         line.gb_per_s = 1e-9 * (double)rotation.bytes / line.timing.median;
         line.gflop_per_s = 1e-9 * flop / line.timing.median;
         print_line(a, &line, list);
+        free(kernel);
         free(in);
         free(out);
     }
@@ -253,8 +257,9 @@ int verb_bench(int argc, char **argv) {
         parse,
         "[NxK...]",
         "Times projections with float activations, over random weights that no call finds in the cache.\v"
-        "Without shapes or --model: llama-3.1-8b. GB/s counts the bytes of the packed weight alone. p10 and "
-        "p90: a tenth of the calls was faster, a tenth slower.",
+        "Without shapes or --model: llama-3.1-8b. us is the median; a tenth of the calls took less than p10, "
+        "a "
+        "tenth more than p90. GB/s counts the bytes of the packed weight alone.",
         children,
         NULL,
         NULL};
@@ -271,12 +276,12 @@ int verb_bench(int argc, char **argv) {
     device_open(&device, &a.device);
     json_t *list = json_array();
     if (a.csv)
-        printf("name,n,k,format,m,copies,calls,us_median,us_p10,us_p90,gb_per_s,gflop_per_s\n");
+        printf("name,n,k,format,m,kernel,copies,calls,us_median,us_p10,us_p90,gb_per_s,gflop_per_s\n");
     else if (!a.json)
-        printf("%s; %s; %d threads; %s; %s\n\n%-14s %7s   %5s  %-9s %5s %11s  %10s %10s %8s %9s\n",
+        printf("%s; %s; %d threads; %s; %s\n\n%-13s %6s   %5s %-9s %4s  %-22s %9s %9s %9s %6s %8s\n",
                device.info.name, device.info.features, device.info.threads,
                a.exact ? "exact" : "default mode", fmk_build_info(), "name", "N", "K", "format", "M",
-               "us median", "p10", "p90", "GB/s", "GFLOP/s");
+               "kernel", "us", "p10", "p90", "GB/s", "GFLOP/s");
     for (int s = 0; s < a.num_shapes; s++)
         for (int f = 0; f < a.num_formats; f++)
             bench(&a, &device, &a.shapes[s], a.formats[f], list);

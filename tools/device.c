@@ -138,3 +138,48 @@ char *projection_explain(struct projection *p) {
     check(fmk_explain(p->weight, &p->args, text, needed + 1, NULL), NULL);
     return text;
 }
+
+/* Adds `word` to a list joined by " + " unless it is its last. */
+static char *join(char *list, const char *word) {
+    size_t have = list ? strlen(list) : 0, length = strlen(word);
+    if (!list)
+        return text_of("%s", word);
+    if (have >= length && !strcmp(list + have - length, word))
+        return list;
+    char *longer = text_of("%s + %s", list, word);
+    free(list);
+    return longer;
+}
+
+char *projection_kernels(struct projection *p) {
+    char *text = projection_explain(p), *rest = text, *line, *list = NULL;
+    /* A part's line ends with ": KERNEL"; the lines of objections are indented. */
+    while ((line = strsep(&rest, "\n"))) {
+        char *colon = strrchr(line, ':');
+        if (*line != ' ' && colon)
+            list = join(list, colon + 1 + strspn(colon + 1, " "));
+    }
+    free(text);
+    return list ? list : text_of("?");
+}
+
+static const char *format_name(fmk_format format) {
+    static const char *const names[] = {
+        [FMK_FORMAT_DENSE] = "dense",   [FMK_FORMAT_GPTQ] = "GPTQ", [FMK_FORMAT_GPTQ_V2] = "GPTQ v2",
+        [FMK_FORMAT_MARLIN] = "Marlin", [FMK_FORMAT_Q4_K] = "Q4_K", [FMK_FORMAT_Q6_K] = "Q6_K",
+    };
+    bool known = format > 0 && (size_t)format < sizeof names / sizeof *names;
+    return known ? names[format] : "?";
+}
+
+char *projection_formats(struct projection *p) {
+    fmk_weight_info_t info = {.struct_size = sizeof info};
+    char *list = NULL;
+    check(fmk_weight_info(p->weight, &info), NULL);
+    for (int32_t i = 0; i < info.num_parts; i++) {
+        fmk_part_info part = {.struct_size = sizeof part};
+        check(fmk_weight_part_info(p->weight, i, &part), NULL);
+        list = join(list, format_name(part.format));
+    }
+    return list ? list : text_of("?");
+}

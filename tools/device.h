@@ -57,4 +57,9 @@ void projection_run(struct projection *projection);
 /* fmk_explain's text, to be freed. */
 char *projection_explain(struct projection *projection);
 
+/* The kernels of all parts and their formats, each named once: "cpu.q4_k.x8.avx2 + cpu.portable"; to be
+ * freed. */
+char *projection_kernels(struct projection *projection);
+char *projection_formats(struct projection *projection);
+
 #endif
