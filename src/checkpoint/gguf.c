@@ -223,11 +223,11 @@ static fmk_status read_tensor(struct cursor *c, const struct fmk_reading *readin
 }
 
 /* Offsets are the running sum of padded sizes, and the data ends within the file. */
-static fmk_status place_tensors(const struct cursor *c, struct fmk_file_tensor *tensors, size_t count,
+static fmk_status place_tensors(const struct cursor *c, const struct fmk_tensor_list *list, size_t from,
                                 int64_t alignment) {
     int64_t begin = fmk_round_up((int64_t)c->at, alignment), expected = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct fmk_file_tensor *tensor = &tensors[i];
+    for (size_t i = from; i < list->count; i++) {
+        struct fmk_file_tensor *tensor = &list->items[i];
         if (tensor->offset != (uint64_t)expected)
             return fmk_fail(
                 FMK_EFORMAT,
@@ -304,7 +304,7 @@ fmk_status fmk_gguf_read(const uint8_t *data, size_t size, const struct fmk_read
         status = read_tensor(&c, reading);
     if (status)
         return status;
-    return place_tensors(&c, reading->tensors->items + first, (size_t)num_tensors, alignment);
+    return place_tensors(&c, reading->tensors, first, alignment);
 }
 
 const char *fmk_gguf_file_type(int64_t file_type) {

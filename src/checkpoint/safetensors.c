@@ -73,13 +73,13 @@ static int by_offset(const void *a, const void *b) {
 }
 
 /* The data is the tensors, one after the other, without holes or overlaps. */
-static fmk_status place_tensors(struct fmk_file_tensor *tensors, size_t count, const uint8_t *data,
+static fmk_status place_tensors(const struct fmk_tensor_list *list, size_t from, const uint8_t *data,
                                 uint64_t size) {
     uint64_t expected = 0;
-    if (count)
-        qsort(tensors, count, sizeof *tensors, by_offset);
-    for (size_t i = 0; i < count; i++) {
-        struct fmk_file_tensor *tensor = &tensors[i];
+    if (list->count > from)
+        qsort(list->items + from, list->count - from, sizeof *list->items, by_offset);
+    for (size_t i = from; i < list->count; i++) {
+        struct fmk_file_tensor *tensor = &list->items[i];
         if (tensor->offset != expected)
             return fmk_fail(FMK_EFORMAT,
                             "tensor %.64s begins at byte %llu of the data; the tensor before it ends at %llu",
@@ -124,8 +124,7 @@ fmk_status fmk_safetensors_read(const uint8_t *data, size_t size, const struct f
     if (status)
         return status;
     size_t begin = sizeof header + header;
-    return place_tensors(reading->tensors->items + first, reading->tensors->count - first, data + begin,
-                         size - begin);
+    return place_tensors(reading->tensors, first, data + begin, size - begin);
 }
 
 static int by_text(const void *a, const void *b) {
