@@ -82,21 +82,18 @@ static uint8_t *read_start(const char *path, uint64_t most, uint64_t *size) {
 
 void gguf_read_header(struct gguf_header *header, const char *path) {
     /* Vocabularies make the largest headers, some ten megabytes. */
-    enum { LONGEST_HEADER = 256 << 20 };
+    enum { LONGEST_HEADER = 256 << 20, SMALLEST_KV = 13 };
     uint64_t size;
     *header = (struct gguf_header){.bytes = read_start(path, LONGEST_HEADER, &size)};
     struct cursor cursor = {header->bytes, header->bytes + size, path};
     if (memcmp(take(&cursor, 4), "GGUF", 4))
         quit(EXIT_REFUSED, "%s is not a GGUF file", path);
     take_u32(&cursor);
-    header->num_tensors = take_u64(&cursor);
+    take_u64(&cursor); /* tensors */
     header->num_kvs = take_u64(&cursor);
-    /* A key-value takes 13 bytes at least, a tensor 24. */
-    if (header->num_kvs > size / 13 || header->num_tensors > size / 24)
-        quit(EXIT_REFUSED, "%s: %" PRIu64 " key-values and %" PRIu64 " tensors do not fit in the file", path,
-             header->num_kvs, header->num_tensors);
+    if (header->num_kvs > size / SMALLEST_KV)
+        quit(EXIT_REFUSED, "%s: %" PRIu64 " key-values do not fit in the file", path, header->num_kvs);
     header->kvs = allocate(header->num_kvs, sizeof *header->kvs);
-    header->tensors = allocate(header->num_tensors, sizeof *header->tensors);
     for (uint64_t i = 0; i < header->num_kvs; i++) {
         struct gguf_kv *kv = &header->kvs[i];
         kv->raw = cursor.at;
@@ -108,22 +105,9 @@ void gguf_read_header(struct gguf_header *header, const char *path) {
         kv->value_size = (uint64_t)(cursor.at - kv->value);
         kv->raw_size = (uint64_t)(cursor.at - kv->raw);
     }
-    for (uint64_t i = 0; i < header->num_tensors; i++) {
-        uint64_t length = take_u64(&cursor);
-        const char *name = (const char *)take(&cursor, length);
-        header->tensors[i] = text_of("%.*s", (int)length, name);
-        uint32_t num_dims = take_u32(&cursor);
-        if (num_dims > 4)
-            quit(EXIT_REFUSED, "%s: tensor %s has %" PRIu32 " dimensions; 4 is the most", path,
-                 header->tensors[i], num_dims);
-        take(&cursor, 8 * (uint64_t)num_dims + 12);
-    }
 }
 
 void gguf_free_header(struct gguf_header *header) {
-    for (uint64_t i = 0; i < header->num_tensors; i++)
-        free((char *)(uintptr_t)header->tensors[i]);
-    free(header->tensors);
     free(header->kvs);
     free(header->bytes);
     *header = (struct gguf_header){0};

@@ -22,16 +22,14 @@ struct gguf_kv {
     uint64_t raw_size, value_size;
 };
 
-/* The header of a file; strings and values point into `bytes`. */
+/* The key-values of a file; they point into `bytes`. */
 struct gguf_header {
     uint8_t *bytes;
     struct gguf_kv *kvs;
     uint64_t num_kvs;
-    const char **tensors; /* names of the tensors of this file */
-    uint64_t num_tensors;
 };
 
-/* Reads the header, or ends the program with a sentence. */
+/* Reads them, or ends the program with a sentence. */
 void gguf_read_header(struct gguf_header *header, const char *path);
 void gguf_free_header(struct gguf_header *header);
 const struct gguf_kv *gguf_find(const struct gguf_header *header, const char *key);

@@ -132,6 +132,19 @@ static int64_t config_integer(const json_t *config, const char *key, int64_t fal
     return json_is_integer(value) ? json_integer_value(value) : fallback;
 }
 
+/* The first of a split set (NAME-00002-of-00003.gguf) has the key-values. To be freed. */
+static char *first_of_split(const char *path) {
+    static const char tail[] = "-00000-of-00000.gguf";
+    char *first = text_of("%s", path), *end = first + strlen(first);
+    unsigned part, parts;
+    int used = 0;
+    if ((size_t)(end - first) > strlen(tail) &&
+        sscanf(end - strlen(tail), "-%5u-of-%5u.gguf%n", &part, &parts, &used) == 2 &&
+        used == (int)strlen(tail))
+        memcpy(end - strlen(tail), "-00001", 6);
+    return first;
+}
+
 static void source_open(struct source *source, const struct arguments *a) {
     fmk_checkpoint_info_t info = {.struct_size = sizeof info};
     *source = (struct source){.path = a->in, .checkpoint = open_checkpoint(a->in)};
@@ -154,7 +167,9 @@ static void source_open(struct source *source, const struct arguments *a) {
         source->total += entry->bytes;
     }
     if (source->gguf) {
-        gguf_read_header(&source->header, a->in);
+        char *first = first_of_split(a->in);
+        gguf_read_header(&source->header, first);
+        free(first);
         if (source->family)
             source->config = config_of_header(source);
     } else {
@@ -191,23 +206,26 @@ static bool crosses(const struct source *source, enum habit habit) {
     return source->family && source->gguf != (habit == HABIT_GGUF);
 }
 
-/* An entry's name ends in .bias when it is one; its tensor's name otherwise ends in .weight, but for the few
- * of GGUF that the header shows to have no such end. */
-static const char *tail_of(const struct source *source, const char *entry, const char *tail) {
-    size_t length = strlen(entry);
-    if (length > 5 && !strcmp(entry + length - 5, ".bias"))
-        return "";
-    for (uint64_t i = 0; source->gguf && i < source->header.num_tensors; i++)
-        if (!strcmp(source->header.tensors[i], entry))
-            return "";
-    return tail;
+/* Whether the tensor behind an entry is called NAME.weight: the library finds a tensor under its full name
+ * only if that is its own. */
+static bool ends_in_weight(const struct source *source, const fmk_entry *entry) {
+    char *name = text_of("%s.weight", entry->name);
+    fmk_part part = {.struct_size = sizeof part};
+    int64_t count;
+    fmk_status status = entry->kind == FMK_ENTRY_MATRIX
+                            ? fmk_checkpoint_find(source->checkpoint, name, &part, NULL)
+                            : fmk_checkpoint_vector(source->checkpoint, name, NULL, 0, &count);
+    free(name);
+    return status == FMK_OK;
 }
 
 char *output_name(const struct source *source, int32_t index, enum habit habit, const char *tail) {
     const struct tensor_name *name = &source->names[index];
-    const char *entry = source->entries[index].name;
+    const fmk_entry *entry = &source->entries[index];
     const char *crossed = habit == HABIT_GGUF ? name->gguf : name->hf;
-    return text_of("%s%s", crossed && crosses(source, habit) ? crossed : entry, tail_of(source, entry, tail));
+    if (!strcmp(tail, ".weight") && !ends_in_weight(source, entry))
+        tail = "";
+    return text_of("%s%s", crossed && crosses(source, habit) ? crossed : entry->name, tail);
 }
 
 /* Heads whose rows are to be moved, 0 = none. */

@@ -27,8 +27,8 @@ struct source {
 /* Which of both containers' habits a name or an order of rows follows. */
 enum habit { HABIT_HF, HABIT_GGUF };
 
-/* "blk.0.attn_q.weight": the name in a container of that habit; with tail ".qweight" and so on for GPTQ.
- * To be freed. */
+/* "blk.0.attn_q" and a tail, ".weight" or ".qweight": the name in a container of that habit. ".weight" only
+ * where the source has it too. To be freed. */
 char *output_name(const struct source *source, int32_t index, enum habit habit, const char *tail);
 
 /* A matrix, or its bias, as that habit orders its rows: GGUF's llama rotates neighbours where Hugging Face's
