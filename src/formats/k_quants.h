@@ -38,6 +38,14 @@ static inline void fmk_q4k_scales(const uint8_t s[12], uint8_t scale[8], uint8_t
     }
 }
 
+static inline void fmk_q4k_store_scales(uint8_t s[12], const uint8_t scale[8], const uint8_t min[8]) {
+    for (int i = 0; i < 4; i++) {
+        s[i] = (uint8_t)(scale[i] | (scale[4 + i] >> 4) << 6);
+        s[4 + i] = (uint8_t)(min[i] | (min[4 + i] >> 4) << 6);
+        s[8 + i] = (uint8_t)((scale[4 + i] & 15) | (min[4 + i] & 15) << 4);
+    }
+}
+
 /* Codes 0..15 in the order of k. Each run of 32 bytes holds 64 weights: low nibbles first. */
 static inline void fmk_q4k_codes(const uint8_t *block, uint8_t codes[FMK_SUPER_BLOCK]) {
     const uint8_t *nibbles = block + FMK_Q4K_NIBBLES;
@@ -46,6 +54,13 @@ static inline void fmk_q4k_codes(const uint8_t *block, uint8_t codes[FMK_SUPER_B
             codes[64 * run + i] = nibbles[32 * run + i] & 15;
             codes[64 * run + 32 + i] = nibbles[32 * run + i] >> 4;
         }
+}
+
+static inline void fmk_q4k_store_codes(uint8_t *block, const uint8_t codes[FMK_SUPER_BLOCK]) {
+    uint8_t *nibbles = block + FMK_Q4K_NIBBLES;
+    for (int run = 0; run < 4; run++)
+        for (int i = 0; i < 32; i++)
+            nibbles[32 * run + i] = (uint8_t)(codes[64 * run + i] | codes[64 * run + 32 + i] << 4);
 }
 
 /* Codes 0..63 in the order of k; a weight's is (code - 32). Each half of 128 weights is 64 low bytes and 32
@@ -59,6 +74,19 @@ static inline void fmk_q6k_codes(const uint8_t *block, uint8_t codes[FMK_SUPER_B
             out[32 + i] = (uint8_t)((low[32 + i] & 15) | (high[i] >> 2 & 3) << 4);
             out[64 + i] = (uint8_t)(low[i] >> 4 | (high[i] >> 4 & 3) << 4);
             out[96 + i] = (uint8_t)(low[32 + i] >> 4 | (high[i] >> 6) << 4);
+        }
+    }
+}
+
+static inline void fmk_q6k_store_codes(uint8_t *block, const uint8_t codes[FMK_SUPER_BLOCK]) {
+    for (int half = 0; half < 2; half++) {
+        uint8_t *low = block + 64 * half, *high = block + FMK_Q6K_HIGH + 32 * half;
+        const uint8_t *in = codes + 128 * half;
+        for (int i = 0; i < 32; i++) {
+            low[i] = (uint8_t)((in[i] & 15) | (in[64 + i] & 15) << 4);
+            low[32 + i] = (uint8_t)((in[32 + i] & 15) | (in[96 + i] & 15) << 4);
+            high[i] = (uint8_t)(in[i] >> 4 | (in[32 + i] >> 4) << 2 | (in[64 + i] >> 4) << 4 |
+                                (in[96 + i] >> 4) << 6);
         }
     }
 }
