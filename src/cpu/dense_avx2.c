@@ -1,0 +1,69 @@
+/* Rows of f32, f16 or bf16 times float activations, AVX2: dot products of 3 rows by 4 tokens (12 sums and 4
+ * operands in 16 registers), or of 4 rows by 1. */
+#include "dot_avx2.h"
+
+#include "../abi.h"
+
+/* Rows first .. first+R-1 of the tile against tokens t .. end-1. */
+FMK_INLINE void multiply_tokens(const struct fmk_tile *tile, const fmk_dtype dtype, int64_t k, int64_t count,
+                                int32_t first, int32_t t, int32_t end, const int R) {
+    const struct fmk_acts *acts = tile->acts;
+    const uint64_t stride = tile->part->stride;
+    const uint8_t *w = tile->data + (uint64_t)(tile->row + first) * stride + k * (dtype == FMK_F32 ? 4 : 2);
+    const float *x = acts->f32 + tile->token * acts->k + k;
+    for (; t + 4 <= end; t += 4)
+        multiply_rows(w, stride, dtype, x + t * acts->k, acts->k, count, 4, R,
+                      tile->out + t * FMK_TILE_N + first);
+    for (; t < end; t++)
+        multiply_rows(w, stride, dtype, x + t * acts->k, acts->k, count, 1, R,
+                      tile->out + t * FMK_TILE_N + first);
+}
+
+/* Few tokens: each group of rows runs through K, as memory likes it. */
+FMK_INLINE void few_tokens(const struct fmk_tile *tile, const fmk_dtype dtype) {
+    const int64_t end = tile->part->k;
+    int32_t r = 0;
+    for (; r + 4 <= tile->rows; r += 4)
+        for (int64_t k = 0; k < end; k += FMK_K_BLOCK)
+            multiply_tokens(tile, dtype, k, fmk_min(FMK_K_BLOCK, end - k), r, 0, tile->tokens, 4);
+    for (; r < tile->rows; r++)
+        for (int64_t k = 0; k < end; k += FMK_K_BLOCK)
+            multiply_tokens(tile, dtype, k, fmk_min(FMK_K_BLOCK, end - k), r, 0, tile->tokens, 1);
+}
+
+/* Many tokens: 16 tokens' block of activations (16 KB) stays in L1 while all rows pass. */
+FMK_INLINE void many_tokens(const struct fmk_tile *tile, const fmk_dtype dtype) {
+    enum { GROUP = 16 };
+    const int64_t end = tile->part->k;
+    for (int64_t k = 0; k < end; k += FMK_K_BLOCK)
+        for (int32_t t = 0; t < tile->tokens; t += GROUP) {
+            int64_t count = fmk_min(FMK_K_BLOCK, end - k);
+            int32_t group_end = t + GROUP < tile->tokens ? t + GROUP : tile->tokens, r = 0;
+            for (; r + 3 <= tile->rows; r += 3)
+                multiply_tokens(tile, dtype, k, count, r, t, group_end, 3);
+            for (; r < tile->rows; r++)
+                multiply_tokens(tile, dtype, k, count, r, t, group_end, 1);
+        }
+}
+
+FMK_INLINE void multiply(const struct fmk_tile *tile, const fmk_dtype dtype) {
+    if (tile->tokens < 4)
+        few_tokens(tile, dtype);
+    else
+        many_tokens(tile, dtype);
+}
+
+void fmk_dense_avx2(const struct fmk_tile *tile) {
+    for (int32_t t = 0; t < tile->tokens; t++)
+        memset(tile->out + t * FMK_TILE_N, 0, FMK_TILE_N * sizeof(float));
+    switch (tile->part->dtype) {
+    case FMK_F16:
+        multiply(tile, FMK_F16);
+        return;
+    case FMK_BF16:
+        multiply(tile, FMK_BF16);
+        return;
+    default:
+        multiply(tile, FMK_F32);
+    }
+}

@@ -1,0 +1,224 @@
+/* int4.x8: grouped INT4 with eight rows interleaved (x8.h). Groups lie in runs of whole chunks. Where the
+ * source has them so, K is as it was; otherwise (act-order, a group size or a shard's first k that is not a
+ * multiple of 32) k_index sorts K by group, stably, and pads each group to whole chunks. */
+#include "x8.h"
+#include "layouts.h"
+#include "../half.h"
+
+static int64_t group_of(const struct fmk_source *source, int64_t expert, int64_t k) {
+    if (!source->act_order)
+        return (source->part.k_begin + k) / source->part.group_size;
+    return fmk_int4_group(source, expert, k);
+}
+
+/* Groups are counted this many at a time, so that no memory is needed. */
+enum { WINDOW = 1024 };
+
+/* Weights of the shard in each of the groups first .. first+WINDOW-1. */
+static void count_groups(const struct fmk_source *source, int64_t expert, int64_t first,
+                         int32_t count[WINDOW]) {
+    memset(count, 0, WINDOW * sizeof *count);
+    for (int64_t k = 0; k < source->k; k++) {
+        int64_t group = group_of(source, expert, k);
+        if (group >= first && group < first + WINDOW)
+            count[group - first]++;
+    }
+}
+
+/* Whether runs of group_size, as they lie in the file, are whole chunks. */
+static bool regular(const struct fmk_source *source) {
+    int64_t size = source->part.group_size, begin = source->part.k_begin;
+    if (source->act_order)
+        return false;
+    return begin / size == (begin + source->k - 1) / size || (size % 32 == 0 && begin % size == 0);
+}
+
+/* How the groups of the experts seen so far fill chunks, each group from a new chunk on. */
+struct grouping {
+    int64_t chunks; /* of the expert with the most */
+    int64_t common; /* that each group takes, but for an expert's last, which may take fewer; 0 = unequal */
+};
+
+static void add_expert(const struct fmk_source *source, int64_t expert, struct grouping *grouping) {
+    int32_t count[WINDOW];
+    int64_t chunks = 0, last = 0;
+    for (int64_t first = 0; first < source->groups; first += WINDOW) {
+        count_groups(source, expert, first, count);
+        for (int64_t g = 0; g < WINDOW; g++) {
+            if (!count[g])
+                continue;
+            if (last && last != grouping->common)
+                grouping->common = 0; /* what looked like the last group was not */
+            last = (count[g] + 31) / 32;
+            chunks += last;
+            if (grouping->common < 0)
+                grouping->common = last;
+            if (last > grouping->common)
+                grouping->common = 0;
+        }
+    }
+    grouping->chunks = fmk_max(grouping->chunks, chunks);
+}
+
+static int64_t panel_bytes(const struct fmk_packed *packed) {
+    int64_t chunks = packed->k_packed / 32, blocks = (chunks + packed->chunks - 1) / packed->chunks;
+    return blocks * fmk_int4_x8_header(fmk_dtype_size(packed->dtype)) + chunks * FMK_X8_CHUNK;
+}
+
+static bool shape(const struct fmk_source *source, struct fmk_packed *packed, bool *index) {
+    struct grouping grouping = {0, -1};
+    *index = !regular(source);
+    if (*index) {
+        for (int64_t e = 0; e < source->experts; e++)
+            add_expert(source, e, &grouping);
+    } else {
+        grouping.chunks = (source->k + 31) / 32;
+        grouping.common = (source->part.group_size + 31) / 32;
+    }
+    packed->dtype = source->part.scales.dtype;
+    packed->chunks = (int32_t)fmk_min(fmk_max(grouping.common, 1), grouping.chunks);
+    packed->k_packed = 32 * grouping.chunks;
+    return fmk_x8_sizes(source->n, source->experts, panel_bytes(packed), packed);
+}
+
+static bool valid(const struct fmk_packed *packed) {
+    if (packed->dtype != FMK_F16 && packed->dtype != FMK_BF16 && packed->dtype != FMK_F32)
+        return false;
+    /* Each k makes at most one chunk. */
+    if (packed->k <= 0 || packed->k > INT32_MAX || packed->k_packed < packed->k ||
+        packed->k_packed > 32 * packed->k || packed->k_packed % 32)
+        return false;
+    return packed->chunks >= 1 && packed->chunks <= packed->k_packed / 32 &&
+           fmk_x8_valid(packed, panel_bytes(packed));
+}
+
+static void index_groups(const struct fmk_source *source, const struct fmk_packed *packed, int64_t expert,
+                         int32_t *k_index) {
+    int32_t count[WINDOW];
+    int64_t place[WINDOW], end = 0;
+    memset(k_index, -1, (size_t)packed->k_packed * sizeof *k_index);
+    for (int64_t first = 0; first < source->groups; first += WINDOW) {
+        count_groups(source, expert, first, count);
+        for (int64_t g = 0; g < WINDOW; g++) {
+            place[g] = end;
+            end += fmk_round_up(count[g], 32);
+        }
+        for (int64_t k = 0; k < source->k; k++) {
+            int64_t group = group_of(source, expert, k);
+            if (group >= first && group < first + WINDOW)
+                k_index[place[group - first]++] = (int32_t)k;
+        }
+    }
+}
+
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+static bytes16 load_two(const uint8_t *first, const uint8_t *second) {
+    bytes16 both;
+    memcpy(&both, first, 8);
+    memcpy((uint8_t *)&both + 8, second, 8);
+    return both;
+}
+
+/* codes [32 k][8 rows] to a chunk of nibbles: low and high halves joined, then 4 k x 8 rows transposed. */
+static void pack_chunk(const uint8_t *codes, uint8_t *chunk) {
+    for (int v = 0; v < 4; v++) {
+        const uint8_t *low = codes + 32 * v, *high = low + 128;
+        bytes16 k01 = load_two(low, low + 8) | load_two(high, high + 8) << 4;
+        bytes16 k23 = load_two(low + 16, low + 24) | load_two(high + 16, high + 24) << 4;
+        bytes16 a = __builtin_shuffle(k01, (bytes16){0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15});
+        bytes16 b = __builtin_shuffle(k23, (bytes16){0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15});
+        bytes16 rows0123 =
+            __builtin_shuffle(a, b, (bytes16){0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23});
+        bytes16 rows4567 =
+            __builtin_shuffle(a, b, (bytes16){8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31});
+        memcpy(chunk + 32 * v, &rows0123, 16);
+        memcpy(chunk + 32 * v + 16, &rows4567, 16);
+    }
+}
+
+/* Scale and zero of the group that k belongs to; a block of padding alone (k = -1) weighs nothing. */
+static void pack_header(const struct fmk_source *source, const struct fmk_packed *packed, int64_t expert,
+                        int64_t row, int32_t rows, int64_t k, uint8_t *out) {
+    int64_t size = fmk_dtype_size(packed->dtype);
+    memset(out, 0, (size_t)fmk_int4_x8_header(size));
+    if (k < 0)
+        return;
+    uint32_t bits[8];
+    int64_t group = group_of(source, expert, k);
+    fmk_int4_scale_bits(source, expert, row, rows, group, bits);
+    for (int32_t r = 0; r < rows; r++) {
+        uint16_t half = (uint16_t)bits[r];
+        memcpy(out + r * size, size == 2 ? (const void *)&half : &bits[r], (size_t)size);
+    }
+    fmk_int4_zeros(source, expert, row, rows, group, out + 8 * size);
+}
+
+static void pack_panel(const struct fmk_source *source, const struct fmk_packed *packed,
+                       const int32_t *k_index, int64_t expert, int64_t row, int32_t rows, uint8_t *out) {
+    enum { STEP = 8 }; /* chunks at a time */
+    int32_t k[32 * STEP];
+    uint8_t codes[32 * STEP * 8];
+    int64_t chunks = packed->k_packed / 32, step;
+    for (int64_t c = 0; c < chunks; c += step) {
+        int64_t in_block = c % packed->chunks;
+        step = fmk_min(fmk_min(STEP, packed->chunks - in_block), chunks - c);
+        for (int64_t i = 0; i < 32 * step; i++) {
+            int64_t position = 32 * c + i;
+            k[i] = k_index ? k_index[position] : position < source->k ? (int32_t)position : -1;
+        }
+        if (!in_block) {
+            pack_header(source, packed, expert, row, rows, k[0], out);
+            out += fmk_int4_x8_header(fmk_dtype_size(packed->dtype));
+        }
+        fmk_int4_codes(source, expert, row, rows, k, 32 * step, codes);
+        for (int64_t i = 0; i < step; i++, out += FMK_X8_CHUNK)
+            pack_chunk(codes + 256 * i, out);
+    }
+}
+
+static void pack(const struct fmk_source *source, const struct fmk_packed *packed, const int32_t *k_index,
+                 int64_t expert, int64_t row, int64_t rows, uint8_t *dst) {
+    for (int64_t first = row; first < row + rows; first += 8)
+        pack_panel(source, packed, k_index, expert, first, (int32_t)fmk_min(8, row + rows - first),
+                   dst + (uint64_t)(first / 8) * packed->stride);
+}
+
+static float load_scale(const uint8_t *scales, fmk_dtype dtype, int64_t r) {
+    uint16_t half;
+    memcpy(&half, scales + 2 * r, 2); /* inside the header, whatever the type */
+    return dtype == FMK_F16    ? fmk_f16_to_f32(half)
+           : dtype == FMK_BF16 ? fmk_bf16_to_f32(half)
+                               : fmk_float_of_bits(fmk_load_u32(scales + 4 * r));
+}
+
+static void decode(const struct fmk_packed *packed, const uint8_t *data, int64_t row, int64_t k,
+                   int64_t count, float *out) {
+    int64_t size = fmk_dtype_size(packed->dtype), header = fmk_int4_x8_header(size), r = row % 8;
+    const uint8_t *panel = data + (uint64_t)(row / 8) * packed->stride;
+    float scale = 0;
+    int32_t zero = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t c = (k + i) / 32, block = c / packed->chunks;
+        const uint8_t *start = panel + block * (header + packed->chunks * FMK_X8_CHUNK);
+        if (i % 32 == 0) {
+            scale = load_scale(start, packed->dtype, r);
+            zero = start[8 * size + r];
+        }
+        const uint8_t *chunk = start + header + (c - block * packed->chunks) * FMK_X8_CHUNK;
+        out[i] = scale * (float)(fmk_x8_nibble(chunk, r, (k + i) % 32) - zero);
+    }
+}
+
+const struct fmk_layout fmk_layout_int4_x8 = {
+    .id = FMK_LAYOUT_INT4_X8,
+    .name = "int4.x8",
+    .family = FMK_FAMILY_INT4,
+    .panel_rows = 8,
+    .k_multiple = 32,
+    .shape = shape,
+    .valid = valid,
+    .index = index_groups,
+    .pack = pack,
+    .decode = decode,
+};

@@ -1,0 +1,115 @@
+/* int4.x8 times int8 activations, AVX2. */
+#include "int8_x8_avx2.h"
+#include "int4_x8_avx2.h"
+
+FMK_INLINE __m256 scaled_zeros(const uint8_t *header, fmk_dtype dtype) {
+    return _mm256_mul_ps(int4_scales(header, dtype), _mm256_cvtepi32_ps(int4_zeros(header, dtype)));
+}
+
+static void unpack_run(const uint8_t *panel, fmk_dtype dtype, const struct int4_run *at, struct run *run) {
+    __m256 offset = scaled_zeros(panel + at->header, dtype);
+    _mm256_store_ps(run->d, int4_scales(panel + at->header, dtype));
+    for (int c = 0; c < at->chunks; c++) {
+        _mm256_store_si256((__m256i *)run->scale[c], _mm256_set1_epi16(1));
+        _mm256_store_ps(run->offset[c], offset);
+        unpack_nibbles(panel + at->nibbles + c * FMK_X8_CHUNK, run->codes[c]);
+    }
+}
+
+/* One run of one panel, each nibble used as it is unpacked. */
+FMK_INLINE void multiply_packed(const uint8_t *panel, fmk_dtype dtype, const struct int4_run *at,
+                                const struct run_acts *acts, const int T, float *out) {
+    __m256 zeros = scaled_zeros(panel + at->header, dtype), total[MAX_T], offset[MAX_T];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++)
+        total[t] = offset[t] = _mm256_setzero_ps();
+    for (int c = 0; c < at->chunks; c++) {
+        __m256i sum[MAX_T];
+        multiply_nibbles(panel + at->nibbles + c * FMK_X8_CHUNK, acts, c, T, sum);
+#pragma GCC unroll 4
+        for (int t = 0; t < T; t++) {
+            __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t], _mm256_set1_epi16(1)));
+            total[t] =
+                _mm256_fmadd_ps(dot, _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c), total[t]);
+            offset[t] =
+                _mm256_fmadd_ps(zeros, _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c), offset[t]);
+        }
+    }
+    __m256 d = int4_scales(panel + at->header, dtype);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+        float *place = out + t * FMK_TILE_N;
+        __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset[t]);
+        _mm256_storeu_ps(place, _mm256_fmadd_ps(d, total[t], sum));
+    }
+}
+
+/* Few tokens: all panels take turns at a run, so that memory delivers as many streams. */
+FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
+    const struct fmk_packed *part = tile->part;
+    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * part->stride;
+    int panels = (tile->rows + 7) / 8;
+    int64_t chunks = part->k_packed / 32;
+    for (int64_t c = 0; c < chunks;) {
+        struct int4_run at = int4_run_at(part, c, chunks, RUN_CHUNKS);
+        struct run_acts acts = acts_at(tile->acts, tile->token, c);
+        for (int p = 0; p < panels; p++)
+            multiply_packed(panel + p * part->stride, part->dtype, &at, &acts, T, tile->out + 8 * p);
+        c += at.chunks;
+    }
+}
+
+FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, int64_t chunk, int chunks,
+                           const int P, float *out) {
+    int t = 0;
+    for (; t + 4 <= tile->tokens; t += 4) {
+        struct run_acts acts = acts_at(tile->acts, tile->token + t, chunk);
+        multiply_run(run, chunks, &acts, 4, P, out + t * FMK_TILE_N);
+    }
+    for (; t < tile->tokens; t++) {
+        struct run_acts acts = acts_at(tile->acts, tile->token + t, chunk);
+        multiply_run(run, chunks, &acts, 1, P, out + t * FMK_TILE_N);
+    }
+}
+
+/* Many tokens: two panels' runs are unpacked once and stay in L1 for all of them. */
+static void many_tokens(const struct fmk_tile *tile) {
+    const struct fmk_packed *part = tile->part;
+    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * part->stride;
+    int panels = (tile->rows + 7) / 8;
+    int64_t chunks = part->k_packed / 32;
+    struct run run[MAX_P];
+    for (int64_t c = 0; c < chunks;) {
+        struct int4_run at = int4_run_at(part, c, chunks, RUN_CHUNKS);
+        for (int p = 0; p < panels; p += 2) {
+            unpack_run(panel + p * part->stride, part->dtype, &at, &run[0]);
+            if (p + 1 < panels) {
+                unpack_run(panel + (p + 1) * part->stride, part->dtype, &at, &run[1]);
+                all_tokens(run, tile, c, at.chunks, 2, tile->out + 8 * p);
+            } else {
+                all_tokens(run, tile, c, at.chunks, 1, tile->out + 8 * p);
+            }
+        }
+        c += at.chunks;
+    }
+}
+
+void fmk_int4_x8_avx2_int8(const struct fmk_tile *tile) {
+    clear_out(tile);
+    switch (tile->tokens) {
+    case 1:
+        few_tokens(tile, 1);
+        return;
+    case 2:
+        few_tokens(tile, 2);
+        return;
+    case 3:
+        few_tokens(tile, 3);
+        return;
+    case 4:
+        few_tokens(tile, 4);
+        return;
+    default:
+        many_tokens(tile);
+    }
+}

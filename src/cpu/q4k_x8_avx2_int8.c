@@ -1,0 +1,124 @@
+/* q4_k.x8 times int8 activations, AVX2. */
+#include "int8_x8_avx2.h"
+
+FMK_INLINE __m256 load_f16x8(const uint8_t *halves) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
+}
+
+/* Eight bytes to eight pairs of 16-bit numbers. */
+FMK_INLINE __m256i widen_scales(const uint8_t *scales) {
+    const __m256i spread = _mm256_setr_epi8(0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3, -1, 4, -1, 4,
+                                            -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7, -1);
+    int64_t bytes;
+    memcpy(&bytes, scales, 8);
+    return _mm256_shuffle_epi8(_mm256_set1_epi64x(bytes), spread);
+}
+
+FMK_INLINE __m256 widen_mins(const uint8_t *mins) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)mins)));
+}
+
+static void unpack_block(const uint8_t *block, struct run *run) {
+    __m256 dmin = load_f16x8(block + FMK_Q4K_X8_MINIMA);
+    _mm256_store_ps(run->d, load_f16x8(block));
+    for (int c = 0; c < 8; c++) {
+        _mm256_store_si256((__m256i *)run->scale[c], widen_scales(block + FMK_Q4K_X8_SCALES + 8 * c));
+        _mm256_store_ps(run->offset[c], _mm256_mul_ps(dmin, widen_mins(block + FMK_Q4K_X8_MINS + 8 * c)));
+        unpack_nibbles(block + FMK_Q4K_X8_NIBBLES + c * FMK_X8_CHUNK, run->codes[c]);
+    }
+}
+
+/* One super-block of one panel, each nibble used as it is unpacked. */
+FMK_INLINE void multiply_block(const uint8_t *block, const struct run_acts *acts, const int T, float *out) {
+    __m256 dmin = load_f16x8(block + FMK_Q4K_X8_MINIMA), total[MAX_T], offset[MAX_T];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++)
+        total[t] = offset[t] = _mm256_setzero_ps();
+    for (int c = 0; c < 8; c++) {
+        __m256i sum[MAX_T];
+        multiply_nibbles(block + FMK_Q4K_X8_NIBBLES + c * FMK_X8_CHUNK, acts, c, T, sum);
+        __m256i scales = widen_scales(block + FMK_Q4K_X8_SCALES + 8 * c);
+        __m256 mins = _mm256_mul_ps(dmin, widen_mins(block + FMK_Q4K_X8_MINS + 8 * c));
+#pragma GCC unroll 4
+        for (int t = 0; t < T; t++) {
+            __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t], scales));
+            total[t] =
+                _mm256_fmadd_ps(dot, _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c), total[t]);
+            offset[t] =
+                _mm256_fmadd_ps(mins, _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c), offset[t]);
+        }
+    }
+    __m256 d = load_f16x8(block);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+        float *place = out + t * FMK_TILE_N;
+        __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset[t]);
+        _mm256_storeu_ps(place, _mm256_fmadd_ps(d, total[t], sum));
+    }
+}
+
+/* Few tokens: all panels take turns at a super-block, so that memory delivers as many streams. */
+FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
+    const uint64_t stride = tile->part->stride;
+    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * stride;
+    int panels = (tile->rows + 7) / 8;
+    int64_t blocks = tile->part->k_packed / FMK_K_BLOCK;
+    for (int64_t b = 0; b < blocks; b++) {
+        struct run_acts acts = acts_at(tile->acts, tile->token, 8 * b);
+        for (int p = 0; p < panels; p++)
+            multiply_block(panel + p * stride + b * FMK_Q4K_X8_BLOCK, &acts, T, tile->out + 8 * p);
+    }
+}
+
+FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, int64_t block, const int P,
+                           float *out) {
+    int t = 0;
+    for (; t + 4 <= tile->tokens; t += 4) {
+        struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
+        multiply_run(run, 8, &acts, 4, P, out + t * FMK_TILE_N);
+    }
+    for (; t < tile->tokens; t++) {
+        struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
+        multiply_run(run, 8, &acts, 1, P, out + t * FMK_TILE_N);
+    }
+}
+
+/* Many tokens: two panels' super-blocks are unpacked once and stay in L1 for all of them. */
+static void many_tokens(const struct fmk_tile *tile) {
+    const uint64_t stride = tile->part->stride;
+    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * stride;
+    int panels = (tile->rows + 7) / 8;
+    int64_t blocks = tile->part->k_packed / FMK_K_BLOCK;
+    struct run run[2];
+    for (int64_t b = 0; b < blocks; b++)
+        for (int p = 0; p < panels; p += 2) {
+            const uint8_t *block = panel + p * stride + b * FMK_Q4K_X8_BLOCK;
+            unpack_block(block, &run[0]);
+            if (p + 1 < panels) {
+                unpack_block(block + stride, &run[1]);
+                all_tokens(run, tile, b, 2, tile->out + 8 * p);
+            } else {
+                all_tokens(run, tile, b, 1, tile->out + 8 * p);
+            }
+        }
+}
+
+void fmk_q4k_x8_avx2_int8(const struct fmk_tile *tile) {
+    clear_out(tile);
+    switch (tile->tokens) {
+    case 1:
+        few_tokens(tile, 1);
+        return;
+    case 2:
+        few_tokens(tile, 2);
+        return;
+    case 3:
+        few_tokens(tile, 3);
+        return;
+    case 4:
+        few_tokens(tile, 4);
+        return;
+    default:
+        many_tokens(tile);
+    }
+}
