@@ -204,7 +204,7 @@ static fmk_status read_tensor(struct cursor *c, const struct fmk_reading *readin
     if (status)
         return fmk_fail_in(status, "tensor %.64s", tensor.name);
     if (!(tensor.type = fmk_type_of_gguf(type)))
-        return fmk_fail(FMK_EFORMAT, "tensor %.64s has type %u, which no version of ggml up to 2026 writes",
+        return fmk_fail(FMK_EFORMAT, "tensor %.64s has type %u; those of ggml from 0 to 41 are known",
                         tensor.name, type);
     tensor.num_dims = (int32_t)num_dims;
     for (uint32_t i = 0; i < num_dims; i++) {
@@ -309,13 +309,13 @@ fmk_status fmk_gguf_read(const uint8_t *data, size_t size, const struct fmk_read
 
 const char *fmk_gguf_file_type(int64_t file_type) {
     static const char *const names[] = {
-        [0] = "f32",      [1] = "f16",      [2] = "q4_0",      [3] = "q4_1",    [7] = "q8_0",
-        [8] = "q5_0",     [9] = "q5_1",     [10] = "q2_k",     [11] = "q3_k_s", [12] = "q3_k_m",
-        [13] = "q3_k_l",  [14] = "q4_k_s",  [15] = "q4_k_m",   [16] = "q5_k_s", [17] = "q5_k_m",
-        [18] = "q6_k",    [19] = "iq2_xxs", [20] = "iq2_xs",   [21] = "q2_k_s", [22] = "iq3_xs",
-        [23] = "iq3_xxs", [24] = "iq1_s",   [25] = "iq4_nl",   [26] = "iq3_s",  [27] = "iq3_m",
-        [28] = "iq2_s",   [29] = "iq2_m",   [30] = "iq4_xs",   [31] = "iq1_m",  [32] = "bf16",
-        [36] = "tq1_0",   [37] = "tq2_0",   [38] = "mxfp4_moe"};
+        [0] = "f32",      [1] = "f16",      [2] = "q4_0",       [3] = "q4_1",    [7] = "q8_0",
+        [8] = "q5_0",     [9] = "q5_1",     [10] = "q2_k",      [11] = "q3_k_s", [12] = "q3_k_m",
+        [13] = "q3_k_l",  [14] = "q4_k_s",  [15] = "q4_k_m",    [16] = "q5_k_s", [17] = "q5_k_m",
+        [18] = "q6_k",    [19] = "iq2_xxs", [20] = "iq2_xs",    [21] = "q2_k_s", [22] = "iq3_xs",
+        [23] = "iq3_xxs", [24] = "iq1_s",   [25] = "iq4_nl",    [26] = "iq3_s",  [27] = "iq3_m",
+        [28] = "iq2_s",   [29] = "iq2_m",   [30] = "iq4_xs",    [31] = "iq1_m",  [32] = "bf16",
+        [36] = "tq1_0",   [37] = "tq2_0",   [38] = "mxfp4_moe", [39] = "nvfp4",  [40] = "q1_0"};
     if (file_type < 0 || file_type >= (int64_t)(sizeof names / sizeof names[0]) || !names[file_type])
         return "";
     return names[file_type];

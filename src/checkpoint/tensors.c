@@ -56,6 +56,7 @@ static const struct fmk_tensor_type types[] = {
     {"TQ2_0", 35, 256, 66, 0, 0},
     {"MXFP4", 39, 32, 17, 0, 0},
     {"NVFP4", 40, 64, 36, 0, 0},
+    {"Q1_0", 41, 128, 18, 0, 0},
 };
 
 enum { NUM_TYPES = sizeof types / sizeof types[0] };
