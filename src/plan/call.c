@@ -237,7 +237,7 @@ fmk_status fmk_call_check(const struct fmk_projection *w, const fmk_linear_args 
                         "stride %lld and %lld)",
                         a->addend_type, a->out_type, (ll)a->addend_stride, (ll)a->out_stride);
 
-    int64_t in_rows, out_rows;
+    int64_t in_rows = 0, out_rows = 0;
     if ((status = count_rows(w, call, &in_rows, &out_rows)))
         return status;
     return buffers ? check_buffers(w, call, in_rows, out_rows) : FMK_OK;

@@ -1,0 +1,207 @@
+/* For tests of fmk_linear: random activations of any type, calls with every buffer fenced and poisoned, and
+ * what they should give, in double. */
+#ifndef FMK_TESTS_CALLS_H
+#define FMK_TESTS_CALLS_H
+
+#include "samples.h"
+
+enum { FENCE = 64, POISON = 0x5a };
+
+/* Memory of `size` bytes, filled with POISON, between two fences; align 256. */
+static inline uint8_t *fenced(size_t size) {
+    uint8_t *all = aligned_alloc(256, (size + 2 * 256 + 255) / 256 * 256);
+    assert_non_null(all);
+    memset(all, POISON, size + 2 * 256);
+    return all + 256;
+}
+
+static inline void release(void *fenced_memory, size_t size) {
+    uint8_t *memory = fenced_memory;
+    for (int i = 1; i <= FENCE; i++)
+        assert_int_equal(memory[-i], POISON);
+    for (int i = 0; i < FENCE; i++)
+        assert_int_equal(memory[size + (size_t)i], POISON);
+    free(memory - 256);
+}
+
+/* rows x k numbers of `type` at distance `stride`, and their values. */
+struct matrix {
+    fmk_dtype type;
+    int64_t rows, width, stride;
+    size_t size;
+    uint8_t *data;
+};
+
+static inline struct matrix matrix(fmk_dtype type, int64_t rows, int64_t width, int64_t stride) {
+    struct matrix m = {type, rows, width, stride, (size_t)(((rows - 1) * stride + width) * ref_size(type)),
+                       NULL};
+    m.data = fenced(m.size);
+    return m;
+}
+
+static inline struct matrix random_matrix(fmk_dtype type, int64_t rows, int64_t width, int64_t stride,
+                                          struct ref_rng *rng) {
+    struct matrix m = matrix(type, rows, width, stride);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < width; c++)
+            ref_store(type, m.data + (r * stride + c) * ref_size(type), ref_normal(rng));
+    return m;
+}
+
+static inline double at(const struct matrix *m, int64_t row, int64_t column) {
+    return ref_number(m->type, m->data + (row * m->stride + column) * ref_size(m->type));
+}
+
+static inline fmk_buffer buffer_of(const struct matrix *m) {
+    return m->data ? buffer(m->data, m->size) : (fmk_buffer){0};
+}
+
+static inline void free_matrix(struct matrix *m) {
+    if (m->data)
+        release(m->data, m->size);
+}
+
+/* Columns past `width` of every row still hold poison. */
+static inline void assert_gaps_untouched(const struct matrix *m) {
+    size_t size = (size_t)ref_size(m->type);
+    for (int64_t r = 0; r + 1 < m->rows; r++)
+        for (size_t b = (size_t)(r * m->stride + m->width) * size; b < (size_t)((r + 1) * m->stride) * size;
+             b++)
+            assert_int_equal(m->data[b], POISON);
+}
+
+static inline void assert_row_untouched(const struct matrix *m, int64_t row) {
+    size_t size = (size_t)ref_size(m->type);
+    for (size_t b = 0; b < (size_t)m->width * size; b++)
+        assert_int_equal(m->data[(size_t)(row * m->stride) * size + b], POISON);
+}
+
+/* in . W + bias of one row over the parts, [n]. */
+static inline void expect_row(const struct ref_weight *parts, int num_parts, int64_t expert,
+                              const struct matrix *in, int64_t row, double *out) {
+    for (int p = 0; p < num_parts; p++) {
+        int64_t n = ref_rows(&parts[p]), k = ref_columns(&parts[p]);
+        for (int64_t j = 0; j < n; j++) {
+            double sum = parts[p].bias ? ref_bias(&parts[p], expert, j) : 0;
+            for (int64_t i = 0; i < k; i++)
+                sum += at(in, row, i) * ref_value(&parts[p], expert, j, i);
+            *out++ = sum;
+        }
+    }
+}
+
+static inline double act_of(const fmk_linear_args *a, double gate, double up) {
+    double alpha = a->act_alpha ? (double)a->act_alpha : 1.702,
+           limit = a->act_limit ? (double)a->act_limit : 7;
+    switch (a->act) {
+    case FMK_ACT_SILU_MUL:
+        return gate / (1 + exp(-gate)) * up;
+    case FMK_ACT_GELU_TANH_MUL:
+        return 0.5 * gate *
+               (1 + tanh(sqrt(2 / 3.14159265358979323846) * (gate + 0.044715 * gate * gate * gate))) * up;
+    default:
+        gate = gate > limit ? limit : gate;
+        up = up > limit ? limit : up < -limit ? -limit : up;
+        return gate / (1 + exp(-alpha * gate)) * (up + 1);
+    }
+}
+
+/* Relative L2 of out's rows against want [rows][width]. */
+static inline double relative_error(const struct matrix *out, const double *want) {
+    double error = 0, norm = 0;
+    for (int64_t r = 0; r < out->rows; r++)
+        for (int64_t c = 0; c < out->width; c++) {
+            double w = want[r * out->width + c], e = at(out, r, c) - w;
+            error += e * e;
+            norm += w * w;
+        }
+    return sqrt(error / norm);
+}
+
+/* The bound on a call's relative L2 with N(0,1) activations.
+ *
+ * Exact: 1e-6. Default: a chunk of 32 activations is rounded to steps of its largest magnitude / 127, whose
+ * square is 5.71 on average for 32 normal numbers, so the error is sqrt(5.71 / 12) / 127 = 5.43e-3 of the
+ * result. All outputs of a row share its rounding, and weights can be nearly constant in a chunk, so the mean
+ * is over as few as m * k / 32 independent squares: three standard deviations of it are allowed.
+ * Rounding the result to its type adds at most half a unit in the last place of each element. */
+static inline double bound_of(uint32_t flags, fmk_dtype out, int64_t m, int64_t k) {
+    double rounding = out == FMK_F32 ? 0 : out == FMK_F16 ? 0x1p-11 : 0x1p-8;
+    if (flags & (FMK_LINEAR_EXACT | FMK_LINEAR_REFERENCE))
+        return 1e-6 + rounding;
+    return 5.43e-3 * sqrt(1 + 3 * sqrt(2.0 * 32 / (double)(m * k))) + rounding;
+}
+
+static inline void assert_close(const struct matrix *out, const double *want, double bound,
+                                const char *what) {
+    double error = relative_error(out, want);
+    if (error <= bound)
+        return;
+    for (int64_t r = 0; r < out->rows; r++)
+        for (int64_t c = 0; c < out->width; c++) {
+            double w = want[r * out->width + c];
+            if (fabs(at(out, r, c) - w) > 8 * bound * (fabs(w) + 1)) {
+                print_error("%s: first bad (m %lld, n %lld): want %g got %g\n", what, (long long)r,
+                            (long long)c, w, at(out, r, c));
+                r = out->rows - 1;
+                break;
+            }
+        }
+    fail_msg("%s: relative L2 %g, bound %g", what, error, bound);
+}
+
+/* A context of `threads` threads, a queue, and a weight of some parts. */
+struct bench {
+    fmk_context *ctx;
+    fmk_queue *queue;
+};
+
+static inline struct bench open_bench(int32_t threads) {
+    struct bench b;
+    fmk_context_desc desc = context_desc(threads);
+    OK(fmk_context_create(&b.ctx, &desc));
+    OK(fmk_queue_create(&b.queue, b.ctx, NULL));
+    return b;
+}
+
+static inline void close_bench(struct bench *b) {
+    fmk_queue_destroy(b->queue);
+    fmk_context_destroy(b->ctx);
+}
+
+static inline fmk_weight_desc desc_of(fmk_part *parts, const struct ref_weight *from, int num_parts) {
+    for (int i = 0; i < num_parts; i++)
+        parts[i] = from[i].part;
+    return (fmk_weight_desc){.struct_size = sizeof(fmk_weight_desc),
+                             .parts = parts,
+                             .num_parts = num_parts,
+                             .num_experts = from[0].experts};
+}
+
+static inline fmk_weight *make_weight(struct bench *b, const struct ref_weight *parts, int num_parts,
+                                      uint32_t flags) {
+    fmk_part own[8];
+    fmk_weight_desc desc = desc_of(own, parts, num_parts);
+    desc.flags = flags;
+    fmk_weight *weight;
+    OK(fmk_weight_create(&weight, b->queue, &desc));
+    return weight;
+}
+
+/* Runs the call in a fenced workspace of exactly `least` bytes, or `best`. */
+static inline fmk_status call(struct bench *b, const fmk_weight *weight, fmk_linear_args *args,
+                              bool generous) {
+    uint64_t least, best;
+    fmk_status status = fmk_workspace_size(weight, args, &least, &best);
+    if (status)
+        return status;
+    assert_true(least <= best);
+    size_t size = (size_t)(generous ? best : least);
+    uint8_t *space = fenced(size);
+    args->workspace = buffer(space, size);
+    status = fmk_linear(b->queue, weight, args);
+    release(space, size);
+    return status;
+}
+
+#endif
