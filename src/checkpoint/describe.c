@@ -103,19 +103,23 @@ static bool looks_like_awq(const struct gptq *t) {
            t->scales->dims[1] / 8 == t->qweight->dims[1] && t->scales->dims[1] != t->qweight->dims[1];
 }
 
-/* Bits of a code without a config: zero points and g_idx each show them; 0 = neither is there. */
+/* Bits of a code without a config, from g_idx, which shows K, or the width of the zero points; 0 = neither
+ * is there. Where a small N leaves it open, the usual 4. */
 static int32_t infer_bits(const struct gptq *t) {
+    static const int32_t candidates[] = {4, 8, 2, 3, 5, 6, 7};
     int64_t words = 0, codes = 0;
-    if (t->qzeros && t->qzeros->num_dims == 2) {
-        words = t->qzeros->dims[1];
-        codes = t->qweight->dims[1];
-    } else if (t->g_idx && t->g_idx->num_dims == 1) {
+    if (t->g_idx && t->g_idx->num_dims == 1 && t->g_idx->elements) {
         words = t->qweight->dims[0];
         codes = t->g_idx->dims[0];
+    } else if (t->qzeros && t->qzeros->num_dims == 2) {
+        words = t->qzeros->dims[1];
+        codes = t->qweight->dims[1];
     }
-    for (int32_t bits = 2; bits <= 8; bits++)
-        if (codes && words < INT64_MAX / 32 && words == (codes / 32 * bits + (codes % 32 * bits + 31) / 32))
-            return bits;
+    for (size_t i = 0; codes && i < sizeof candidates / sizeof candidates[0]; i++) {
+        int64_t bits = candidates[i];
+        if (words == codes / 32 * bits + (codes % 32 * bits + 31) / 32)
+            return candidates[i];
+    }
     return 0;
 }
 
