@@ -97,6 +97,8 @@ static void add_m(void *user, char *word) {
 
 static void add_format(void *user, char *word) {
     struct arguments *a = user;
+    if (!synthetic_knows(word))
+        quit(EXIT_USAGE, "--formats \"%s\" is none of %s", word, synthetic_formats);
     if (a->num_formats == MAX_FORMATS)
         quit(EXIT_USAGE, "--formats takes %d names at most", MAX_FORMATS);
     a->formats[a->num_formats++] = text_of("%s", word);

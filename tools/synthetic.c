@@ -20,6 +20,20 @@ static const struct {
     {"gptq_asym", FMK_FORMAT_GPTQ, 0, 0},
 };
 
+enum { NUM_FORMATS = sizeof formats / sizeof *formats };
+
+/* Its place in the table; NUM_FORMATS = none. */
+static size_t row_of(const char *format) {
+    size_t row = 0;
+    while (row < NUM_FORMATS && strcmp(formats[row].name, format))
+        row++;
+    return row;
+}
+
+bool synthetic_knows(const char *format) {
+    return row_of(format) < NUM_FORMATS;
+}
+
 uint64_t dtype_size(fmk_dtype dtype) {
     return dtype == FMK_F32 || dtype == FMK_I32 ? 4 : dtype == FMK_U8 ? 1 : 2;
 }
@@ -55,10 +69,8 @@ static void *repeat_columns(void *drawn, uint64_t rows, uint64_t drawn_bytes, ui
 void synthetic_make(struct synthetic *s, struct device *device, const char *format, int64_t n, int64_t k,
                     int32_t group_size) {
     enum { DRAWN = 256, SEED = 20 };
-    size_t row = 0, num_formats = sizeof formats / sizeof *formats;
-    while (row < num_formats && strcmp(formats[row].name, format))
-        row++;
-    if (row == num_formats)
+    size_t row = row_of(format);
+    if (row == NUM_FORMATS)
         quit(EXIT_USAGE, "format \"%s\" is none of %s", format, synthetic_formats);
     int64_t drawn = n < DRAWN ? n : DRAWN;
     float *values = allocate_aligned((uint64_t)(drawn * k) * sizeof *values);

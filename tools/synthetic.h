@@ -19,6 +19,7 @@ struct synthetic {
 
 /* format: one of synthetic_formats. Some rows are drawn and quantized; they repeat over N. */
 extern const char synthetic_formats[];
+bool synthetic_knows(const char *format);
 void synthetic_make(struct synthetic *synthetic, struct device *device, const char *format, int64_t n,
                     int64_t k, int32_t group_size);
 void synthetic_free(struct synthetic *synthetic);

@@ -14,6 +14,10 @@
 
 enum { MAX_M = 8, RUNS = 8, DEFAULT_ROWS = 256 };
 
+/* Results that an error is taken over, at least: the relative error of few of them scatters widely (that of
+ * one may be anything) where the bounds are meant for a projection's worth. */
+enum { ENOUGH = 8192 };
+
 /* Multiplications of the reference below which all rows of a matrix are compared. */
 static const double WHOLE = 1 << 26;
 
@@ -149,11 +153,15 @@ static int64_t count_bad(struct device *device, fmk_weight *weight, int64_t n, i
     return bad;
 }
 
-/* Relative L2 of the compared columns of out [m][n] against want [m][width], which holds the runs side by
- * side. Results that are not finite count where the reference is, and only there. */
-static double relative_error(const float *out, int64_t n, const float *want, int64_t width, int64_t m,
-                             const struct run *runs, int count) {
-    double difference = 0, norm = 0;
+/* Squares summed over the compared results. */
+struct sums {
+    double difference, norm;
+};
+
+/* Adds the compared columns of out [m][n] against want [m][width], which holds the runs side by side. Results
+ * that are not finite count where the reference is, and only there. */
+static void compare(struct sums *sums, const float *out, int64_t n, const float *want, int64_t width,
+                    int64_t m, const struct run *runs, int count) {
     for (int64_t row = 0; row < m; row++) {
         const float *w = want + row * width;
         for (int i = 0; i < count; i++)
@@ -161,11 +169,14 @@ static double relative_error(const float *out, int64_t n, const float *want, int
                 if (!isfinite(*w))
                     continue;
                 double d = (double)out[row * n + column] - *w;
-                difference += d * d;
-                norm += (double)*w * *w;
+                sums->difference += d * d;
+                sums->norm += (double)*w * *w;
             }
     }
-    return difference == 0 ? 0 : sqrt(difference / norm);
+}
+
+static double relative_error(const struct sums *sums) {
+    return sums->difference == 0 ? 0 : sqrt(sums->difference / sums->norm);
 }
 
 /* NaN counts as the worst error there is. */
@@ -173,51 +184,75 @@ static double worse(double a, double b) {
     return isnan(b) || b > a ? (isnan(b) ? INFINITY : b) : a;
 }
 
+/* Activations, what the reference makes of them, and room for a result. */
+struct work {
+    struct device *device;
+    fmk_weight *weight;
+    const struct run *runs;
+    int count;
+    int64_t n, k, width, rows;
+    float *in, *out, *want; /* [rows][k], [rows][n], [rows][width] */
+};
+
+static void run_reference(struct work *w, int32_t expert) {
+    int64_t column = 0;
+    for (int i = 0; i < w->count; i++) {
+        struct projection p;
+        projection_set(&p, w->device, w->runs[i].weight, w->rows, FMK_LINEAR_REFERENCE, expert, w->in,
+                       w->want + column);
+        p.args.out_stride = w->width;
+        projection_prepare(&p);
+        projection_run(&p);
+        column += w->runs[i].end - w->runs[i].begin;
+    }
+}
+
+/* Calls of m rows each, over as many different rows as make ENOUGH results. */
+static double run_mode(struct work *w, int64_t m, uint32_t flags, int32_t expert) {
+    struct sums sums = {0};
+    int64_t begin = 0;
+    do {
+        struct projection p;
+        projection_set(&p, w->device, w->weight, m, flags, expert, w->in + begin * w->k, w->out);
+        projection_run(&p);
+        compare(&sums, w->out, w->n, w->want + begin * w->width, w->width, m, w->runs, w->count);
+        begin += m;
+    } while (begin + m <= w->rows && begin * w->width < ENOUGH);
+    return relative_error(&sums);
+}
+
 static struct verdict verify(const struct arguments *a, struct device *device, fmk_checkpoint *checkpoint,
                              const fmk_entry *entry) {
     struct verdict verdict = {0};
     struct run runs[RUNS];
-    int64_t n = entry->n, k = entry->k, most = max_m(a), width = 0;
-    int count = choose_runs(a, n, k, runs);
-    fmk_weight *weight = load_matrix(device, checkpoint, entry->name);
-    load_runs(device, checkpoint, entry->name, runs, count);
-    for (int i = 0; i < count; i++)
-        width += runs[i].end - runs[i].begin;
-    verdict.rows = width;
+    struct work w = {.device = device, .runs = runs, .n = entry->n, .k = entry->k, .rows = max_m(a)};
+    w.count = choose_runs(a, w.n, w.k, runs);
+    w.weight = load_matrix(device, checkpoint, entry->name);
+    load_runs(device, checkpoint, entry->name, runs, w.count);
+    for (int i = 0; i < w.count; i++)
+        w.width += runs[i].end - runs[i].begin;
+    verdict.rows = w.width;
+    if (w.rows * w.width < ENOUGH)
+        w.rows = (ENOUGH + w.width - 1) / w.width;
 
-    float *in = allocate_aligned((uint64_t)(most * k) * sizeof *in);
-    float *out = allocate_aligned((uint64_t)(most * n) * sizeof *out);
-    float *want = allocate_aligned((uint64_t)(most * width) * sizeof *want);
-    random_normal(in, most * k, (uint64_t)a->seed);
+    w.in = allocate_aligned((uint64_t)(w.rows * w.k) * sizeof *w.in);
+    w.out = allocate_aligned((uint64_t)(w.rows * w.n) * sizeof *w.out);
+    w.want = allocate_aligned((uint64_t)(w.rows * w.width) * sizeof *w.want);
+    random_normal(w.in, w.rows * w.k, (uint64_t)a->seed);
     for (int32_t expert = 0; expert < (entry->num_experts ? entry->num_experts : 1); expert++) {
-        verdict.bad_weights += count_bad(device, weight, n, k, expert);
-        int64_t column = 0;
-        for (int i = 0; i < count; i++) {
-            struct projection p;
-            projection_set(&p, device, runs[i].weight, most, FMK_LINEAR_REFERENCE, expert, in, want + column);
-            p.args.out_stride = width;
-            projection_prepare(&p);
-            projection_run(&p);
-            column += runs[i].end - runs[i].begin;
-        }
+        verdict.bad_weights += count_bad(device, w.weight, w.n, w.k, expert);
+        run_reference(&w, expert);
         for (int i = 0; i < a->num_m; i++) {
-            struct projection p;
-            projection_set(&p, device, weight, a->m[i], 0, expert, in, out);
-            projection_run(&p);
-            double error = relative_error(out, n, want, width, a->m[i], runs, count);
-            verdict.error_default = worse(verdict.error_default, error);
-            projection_set(&p, device, weight, a->m[i], FMK_LINEAR_EXACT, expert, in, out);
-            projection_run(&p);
-            error = relative_error(out, n, want, width, a->m[i], runs, count);
-            verdict.error_exact = worse(verdict.error_exact, error);
+            verdict.error_default = worse(verdict.error_default, run_mode(&w, a->m[i], 0, expert));
+            verdict.error_exact = worse(verdict.error_exact, run_mode(&w, a->m[i], FMK_LINEAR_EXACT, expert));
         }
     }
-    free(in);
-    free(out);
-    free(want);
-    for (int i = 0; i < count; i++)
+    free(w.in);
+    free(w.out);
+    free(w.want);
+    for (int i = 0; i < w.count; i++)
         fmk_weight_destroy(runs[i].weight, device->queue);
-    fmk_weight_destroy(weight, device->queue);
+    fmk_weight_destroy(w.weight, device->queue);
     return verdict;
 }
 
