@@ -273,6 +273,7 @@ static void fail_each(const char *what, fmk_status (*work)(int), int index) {
                 break;
             }
         }
+    assert_true(allocations > 0);
     print_message("%s: each of %ld allocations refused\n", what, allocations);
 }
 

@@ -438,7 +438,7 @@ static fmk_status with_quantize_size(const void *quantize) {
 static void test_quantize(void **state) {
     (void)state;
     static float values[8 * K];
-    unsigned char qweight[8 * K / 2], scales[8 * K / 32 * 2], qzeros[8 * K / 32];
+    unsigned char qweight[8 * K / 2], scales[8 * K / 32 * 2], qzeros[8 * K / 32 / 2];
     for (int i = 0; i < 8 * K; i++)
         values[i] = (float)(i % 17) - 8;
     fmk_quantize_args gptq = {.struct_size = sizeof gptq,

@@ -294,7 +294,7 @@ static void test_parts_together(void **state) {
     desc.flags = FMK_WEIGHT_GLU;
     OK(with_weight_desc(&desc));
     parts[1].n_end = N / 2;
-    REFUSED(with_weight_desc(&desc), FMK_EINVAL, "parts[");
+    REFUSED(with_weight_desc(&desc), FMK_EINVAL, "GLU");
     parts[1] = source.part;
     parts[1].group_size = 7;
     REFUSED(with_weight_desc(&desc), FMK_EINVAL, "parts[1]");

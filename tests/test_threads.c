@@ -214,7 +214,7 @@ static void test_alone(void **state) {
             multiply(queue, weights, i, count, want[i][count]);
         double error = linear_error(&sources[i], in, want[i][0]);
         print_message("%s: relative error %.1e\n", samples[i].name, error);
-        assert_true(error <= 6e-3);
+        assert_true(error <= 1e-2); /* one token, 8-bit activations: 0.5 % give or take the few columns */
         fmk_weight_destroy(weights[i], queue);
     }
     fmk_queue_destroy(queue);

@@ -28,6 +28,8 @@ fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_line
 fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *max) {
     struct fmk_call call;
     fmk_status status = check_pair(queue, weight);
+    if (!status && !max)
+        status = fmk_fail(FMK_EINVAL, "max is NULL");
     return status ? status : fmk_call_check(&weight->projection, max, false, &call);
 }
 
@@ -115,6 +117,8 @@ fmk_status fmk_explain(const fmk_weight *weight, const fmk_linear_args *args, ch
 /* ---- routing ---- */
 
 static fmk_status check_sort_ids(const fmk_routing *ids, int64_t m, int32_t num_experts) {
+    if (ids->kind != FMK_ROUTE_NONE && ids->kind != FMK_ROUTE_IDS)
+        return fmk_fail(FMK_EINVAL, "ids.kind %d is neither IDS 2 nor 0", ids->kind);
     if (ids->top_k < 1 || ids->top_k > 4096)
         return fmk_fail(FMK_EINVAL, "ids.top_k %d is not in 1..4096", ids->top_k);
     if (m < 0 || m > INT32_MAX / ids->top_k)

@@ -106,6 +106,9 @@ static fmk_status check_routing(const struct fmk_projection *w, const fmk_linear
     call->pairs = r->kind == FMK_ROUTE_IDS || (r->kind == FMK_ROUTE_SORTED && r->pairs.handle);
     if (call->pairs && (r->top_k < 1 || r->top_k > MAX_TOP_K))
         return fmk_fail(FMK_EINVAL, "routing.top_k %d is not in 1..%d", r->top_k, MAX_TOP_K);
+    if (r->in_per_pair != 0 && r->in_per_pair != 1)
+        return fmk_fail(FMK_EINVAL, "routing.in_per_pair %d is neither 0, the token, nor 1, the pair",
+                        r->in_per_pair);
     if (r->expert_in_stride < 0 || r->expert_out_stride < 0)
         return fmk_fail(FMK_EINVAL, "routing.expert_%s_stride is negative",
                         r->expert_in_stride < 0 ? "in" : "out");
@@ -153,8 +156,31 @@ static fmk_status count_rows(const struct fmk_projection *w, struct fmk_call *ca
     return FMK_OK;
 }
 
-static fmk_status check_buffers(const struct fmk_projection *w, const struct fmk_call *call, int64_t in_rows,
-                                int64_t out_rows) {
+/* Bytes of `in` and `out` from their first to their last element. */
+static fmk_status measure(const struct fmk_projection *w, const struct fmk_call *call, int64_t in_rows,
+                          int64_t out_rows, int64_t *in_bytes, int64_t *out_bytes) {
+    const fmk_linear_args *a = &call->args;
+    const fmk_routing *r = &call->routing;
+    int64_t in_width = w->k, out_width = call->width;
+    if (r->kind == FMK_ROUTE_BATCH) {
+        if (w->num_experts > 1 && r->expert_out_stride < out_width)
+            return fmk_fail(FMK_EINVAL, "routing.expert_out_stride %lld is less than a row of %lld",
+                            (ll)r->expert_out_stride, (ll)out_width);
+        /* Experts' blocks may interleave with each other: only the extent is checked. */
+        int64_t last_in, last_out;
+        if (!fmk_mul(w->num_experts - 1, r->expert_in_stride, &last_in) ||
+            !fmk_mul(w->num_experts - 1, r->expert_out_stride, &last_out) ||
+            !fmk_add(in_width, last_in, &in_width) || !fmk_add(out_width, last_out, &out_width))
+            return fmk_fail(FMK_EINVAL, "routing.expert_in_stride or expert_out_stride is too large");
+    }
+    /* With in_rows the rows of `in` are whatever the indices name. */
+    fmk_status status = extent("in", a->in_rows.handle ? fmk_min(in_rows, 1) : in_rows, a->in_stride,
+                               in_width, a->in_type, in_bytes);
+    return status ? status : extent("out", out_rows, a->out_stride, out_width, a->out_type, out_bytes);
+}
+
+static fmk_status check_buffers(const struct fmk_projection *w, const struct fmk_call *call, int64_t in_bytes,
+                                int64_t out_bytes, int64_t out_rows) {
     const fmk_linear_args *a = &call->args;
     const fmk_routing *r = &call->routing;
     if (!a->in.handle)
@@ -162,26 +188,7 @@ static fmk_status check_buffers(const struct fmk_projection *w, const struct fmk
     if (!a->out.handle)
         return fmk_fail(FMK_EINVAL, "out is absent");
 
-    int64_t in_bytes = 0, out_bytes = 0;
-    fmk_status status = FMK_OK;
-    if (r->kind == FMK_ROUTE_BATCH) {
-        /* Experts' blocks may interleave with each other: only the extent is checked. */
-        int64_t last_in, last_out;
-        if (!fmk_mul(w->num_experts - 1, r->expert_in_stride, &last_in) ||
-            !fmk_mul(w->num_experts - 1, r->expert_out_stride, &last_out))
-            return fmk_fail(FMK_EINVAL, "routing.expert_in_stride or expert_out_stride is too large");
-        status = extent("in", in_rows, a->in_stride, w->k + last_in, a->in_type, &in_bytes);
-        if (!status)
-            status = extent("out", out_rows, a->out_stride, call->width + last_out, a->out_type, &out_bytes);
-    } else {
-        /* With in_rows the rows of `in` are whatever the indices name. */
-        status = extent("in", a->in_rows.handle ? fmk_min(in_rows, 1) : in_rows, a->in_stride, w->k,
-                        a->in_type, &in_bytes);
-        if (!status)
-            status = extent("out", out_rows, a->out_stride, call->width, a->out_type, &out_bytes);
-    }
-    if (!status)
-        status = check_buffer("in", a->in, in_bytes, fmk_dtype_size(a->in_type));
+    fmk_status status = check_buffer("in", a->in, in_bytes, fmk_dtype_size(a->in_type));
     if (!status)
         status = check_buffer("out", a->out, out_bytes, fmk_dtype_size(a->out_type));
     if (!status && a->addend.handle) {
@@ -240,5 +247,8 @@ fmk_status fmk_call_check(const struct fmk_projection *w, const fmk_linear_args 
     int64_t in_rows = 0, out_rows = 0;
     if ((status = count_rows(w, call, &in_rows, &out_rows)))
         return status;
-    return buffers ? check_buffers(w, call, in_rows, out_rows) : FMK_OK;
+    int64_t in_bytes = 0, out_bytes = 0;
+    if ((status = measure(w, call, in_rows, out_rows, &in_bytes, &out_bytes)))
+        return status;
+    return buffers ? check_buffers(w, call, in_bytes, out_bytes, out_rows) : FMK_OK;
 }
