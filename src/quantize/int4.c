@@ -20,15 +20,11 @@ struct group {
     int zero;
 };
 
-static float fit(const struct group *group, float squares, float trial, int zero, float *scale) {
-    struct fmk_code_sums sums =
-        fmk_code_sums(group->x, group->vectors, 1 / trial, 0, (float)-zero, (float)(15 - zero));
-    *scale = sums.qq > 0 ? sums.xq / sums.qq : 0;
-    return squares - *scale * sums.xq;
-}
-
 static void try_scale(struct group *group, float squares, float trial, int zero) {
-    float scale, error = fit(group, squares, trial, zero, &scale);
+    struct fmk_code_sums sums = fmk_code_sums(group->x, group->vectors, (fmk_v4){0} + 1 / trial, (fmk_v4){0},
+                                              (float)-zero, (float)(15 - zero));
+    float qq = fmk_sum4(sums.qq), xq = fmk_sum4(sums.xq);
+    float scale = qq > 0 ? xq / qq : 0, error = squares - scale * xq;
     if (error < group->error) {
         group->error = error;
         group->scale = scale;

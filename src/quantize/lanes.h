@@ -1,5 +1,5 @@
-/* Sums over quantized weights, four at a time: vectors that the compiler lowers to what the machine has, with
- * the same additions in the same order everywhere. */
+/* Four floats at a time: vectors that the compiler lowers to what the machine has, with the same operations
+ * in the same order everywhere. In the K-quantizers a lane is a sub-block, elsewhere every fourth weight. */
 #ifndef FMK_QUANTIZE_LANES_H
 #define FMK_QUANTIZE_LANES_H
 
@@ -8,23 +8,27 @@
 typedef float fmk_v4 __attribute__((vector_size(16), may_alias));
 typedef int32_t fmk_v4i __attribute__((vector_size(16)));
 
-/* Of codes q and weights x, over one block. */
-struct fmk_code_sums {
-    float q, qq, xq;
-};
-
 static inline float fmk_sum4(fmk_v4 v) {
     return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
-static inline fmk_v4 fmk_min4(fmk_v4 a, fmk_v4 b) {
-    fmk_v4i less = a < b;
-    return (fmk_v4)(((fmk_v4i)a & less) | ((fmk_v4i)b & ~less));
+/* a where the mask is -1, b where it is 0. */
+static inline fmk_v4 fmk_select4(fmk_v4i mask, fmk_v4 a, fmk_v4 b) {
+    return (fmk_v4)(((fmk_v4i)a & mask) | ((fmk_v4i)b & ~mask));
 }
 
+static inline fmk_v4 fmk_min4(fmk_v4 a, fmk_v4 b) {
+    return fmk_select4(a < b, a, b);
+}
+
+/* b where a is NaN. */
 static inline fmk_v4 fmk_max4(fmk_v4 a, fmk_v4 b) {
-    fmk_v4i more = a > b;
-    return (fmk_v4)(((fmk_v4i)a & more) | ((fmk_v4i)b & ~more));
+    return fmk_select4(a > b, a, b);
+}
+
+/* 1 / v, and 0 for a v of 0. */
+static inline fmk_v4 fmk_inverse4(fmk_v4 v) {
+    return (fmk_v4)((fmk_v4i)(1 / v) & (v != 0));
 }
 
 /* Nearest whole number of bottom..top, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction. */
@@ -34,17 +38,28 @@ static inline fmk_v4 fmk_code4(fmk_v4 value, float bottom, float top) {
     return (fmk_min4(value, (fmk_v4){0} + top) + whole) - whole;
 }
 
+/* Of codes q and weights x, in each lane. */
+struct fmk_code_sums {
+    fmk_v4 q, qq, xq;
+};
+
 /* Codes of x * inverse + offset in bottom..top, and their sums. */
-static inline struct fmk_code_sums fmk_code_sums(const fmk_v4 *x, int vectors, float inverse, float offset,
+static inline struct fmk_code_sums fmk_code_sums(const fmk_v4 *x, int count, fmk_v4 inverse, fmk_v4 offset,
                                                  float bottom, float top) {
-    fmk_v4 q_sum = {0}, qq_sum = {0}, xq_sum = {0};
-    for (int i = 0; i < vectors; i++) {
+    struct fmk_code_sums sums = {{0}, {0}, {0}};
+    for (int i = 0; i < count; i++) {
         fmk_v4 q = fmk_code4(x[i] * inverse + offset, bottom, top);
-        q_sum += q;
-        qq_sum += q * q;
-        xq_sum += q * x[i];
+        sums.q += q;
+        sums.qq += q * q;
+        sums.xq += q * x[i];
     }
-    return (struct fmk_code_sums){fmk_sum4(q_sum), fmk_sum4(qq_sum), fmk_sum4(xq_sum)};
+    return sums;
+}
+
+/* weights [4][count] to x [count], a row a lane. */
+static inline void fmk_transpose4(const float *weights, int count, fmk_v4 *x) {
+    for (int i = 0; i < count; i++)
+        x[i] = (fmk_v4){weights[i], weights[count + i], weights[2 * count + i], weights[3 * count + i]};
 }
 
 #endif
