@@ -4,8 +4,9 @@
  *     quantize_rmse [libggml-base.so]
  *
  * Error: root of the mean squared difference, over the root of the mean square of the weights. Speed: median
- * of REPEATS runs in millions of weights a second, and how far the slowest is from the fastest; one thread,
- * because ggml's functions have one. Both libraries' results are decoded by this one's dequantize. */
+ * of REPEATS runs in millions of weights a second of the thread's CPU time, and how far the slowest is from
+ * the fastest; one thread, because ggml's functions have one. Both libraries' results are decoded by this
+ * one's dequantize. */
 #include "ferrumk.h"
 
 #include <dlfcn.h>
@@ -42,9 +43,9 @@ static double student_t4(void) {
     return normal() / sqrt(chi_square / 4);
 }
 
-static double seconds(void) {
+static double cpu_seconds(void) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
@@ -102,12 +103,12 @@ static struct figure measure(fmk_context *ctx, fmk_format format, int32_t symmet
                               .scales = out + COUNT,
                               .qzeros = out + COUNT + COUNT / 32};
     for (int i = 0; i < REPEATS; i++) {
-        double start = seconds();
+        double start = cpu_seconds();
         if (peer)
             peer(x, out, COUNT);
         else if (fmk_quantize(ctx, &args))
             stop("quantize");
-        times[i] = seconds() - start;
+        times[i] = cpu_seconds() - start;
     }
     summarize(times, &figure);
     fmk_part part = {
