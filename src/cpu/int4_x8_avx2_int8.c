@@ -2,6 +2,9 @@
 #include "int8_x8_avx2.h"
 #include "int4_x8_avx2.h"
 
+/* Bytes of a panel between what is used and what is fetched. */
+enum { FETCH_AHEAD = 1024 };
+
 FMK_INLINE __m256 scaled_zeros(const uint8_t *header, fmk_dtype dtype) {
     return _mm256_mul_ps(int4_scales(header, dtype), _mm256_cvtepi32_ps(int4_zeros(header, dtype)));
 }
@@ -16,46 +19,63 @@ static void unpack_run(const uint8_t *panel, fmk_dtype dtype, const struct int4_
     }
 }
 
-/* One run of one panel, each nibble used as it is unpacked. */
-FMK_INLINE void multiply_packed(const uint8_t *panel, fmk_dtype dtype, const struct int4_run *at,
-                                const struct run_acts *acts, const int T, float *out) {
-    __m256 zeros = scaled_zeros(panel + at->header, dtype), total[MAX_T], offset[MAX_T];
+/* One run of P panels (`stride` bytes apart), each nibble used as it is unpacked. */
+FMK_INLINE void multiply_packed(const uint8_t *panel, uint64_t stride, fmk_dtype dtype,
+                                const struct int4_run *at, const struct run_acts *acts, const int T,
+                                const int P, float *out) {
+    __m256 zeros[MAX_P], total[MAX_T][MAX_P], offset[MAX_T][MAX_P];
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++) {
+        zeros[p] = scaled_zeros(panel + p * stride + at->header, dtype);
 #pragma GCC unroll 4
-    for (int t = 0; t < T; t++)
-        total[t] = offset[t] = _mm256_setzero_ps();
+        for (int t = 0; t < T; t++)
+            total[t][p] = offset[t][p] = _mm256_setzero_ps();
+    }
     for (int c = 0; c < at->chunks; c++) {
-        __m256i sum[MAX_T];
-        multiply_nibbles(panel + at->nibbles + c * FMK_X8_CHUNK, acts, c, T, sum);
+        const uint8_t *nibbles = panel + at->nibbles + c * FMK_X8_CHUNK;
+        __m256i sum[MAX_T][MAX_P];
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++)
+            fetch(nibbles + p * stride + FETCH_AHEAD, FMK_X8_CHUNK + 32);
+        multiply_nibbles(nibbles, stride, acts, c, T, P, sum);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t], _mm256_set1_epi16(1)));
-            total[t] =
-                _mm256_fmadd_ps(dot, _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c), total[t]);
-            offset[t] =
-                _mm256_fmadd_ps(zeros, _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c), offset[t]);
+            __m256 scale = _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c);
+            __m256 x = _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c);
+#pragma GCC unroll 2
+            for (int p = 0; p < P; p++) {
+                __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t][p], _mm256_set1_epi16(1)));
+                total[t][p] = _mm256_fmadd_ps(dot, scale, total[t][p]);
+                offset[t][p] = _mm256_fmadd_ps(zeros[p], x, offset[t][p]);
+            }
         }
     }
-    __m256 d = int4_scales(panel + at->header, dtype);
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-    for (int t = 0; t < T; t++) {
-        float *place = out + t * FMK_TILE_N;
-        __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset[t]);
-        _mm256_storeu_ps(place, _mm256_fmadd_ps(d, total[t], sum));
-    }
+        for (int t = 0; t < T; t++)
+            add_run(int4_scales(panel + p * stride + at->header, dtype), total[t][p], offset[t][p],
+                    out + t * FMK_TILE_N + 8 * p);
 }
 
-/* Few tokens: all panels take turns at a run, so that memory delivers as many streams. */
 FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     const struct fmk_packed *part = tile->part;
-    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * part->stride;
+    const uint64_t stride = part->stride;
+    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * stride;
     int panels = (tile->rows + 7) / 8;
     int64_t chunks = part->k_packed / 32;
-    for (int64_t c = 0; c < chunks;) {
-        struct int4_run at = int4_run_at(part, c, chunks, RUN_CHUNKS);
-        struct run_acts acts = acts_at(tile->acts, tile->token, c);
-        for (int p = 0; p < panels; p++)
-            multiply_packed(panel + p * part->stride, part->dtype, &at, &acts, T, tile->out + 8 * p);
-        c += at.chunks;
+    for (int first = 0; first < panels; first += STREAMS) {
+        int end = first + STREAMS < panels ? first + STREAMS : panels;
+        for (int64_t c = 0; c < chunks;) {
+            struct int4_run at = int4_run_at(part, c, chunks, RUN_CHUNKS);
+            struct run_acts acts = acts_at(tile->acts, tile->token, c);
+            int p = first;
+            for (; p + 2 <= end; p += 2)
+                multiply_packed(panel + p * stride, stride, part->dtype, &at, &acts, T, 2, tile->out + 8 * p);
+            if (p < end)
+                multiply_packed(panel + p * stride, stride, part->dtype, &at, &acts, T, 1, tile->out + 8 * p);
+            c += at.chunks;
+        }
     }
 }
 

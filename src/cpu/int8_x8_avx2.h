@@ -60,22 +60,41 @@ FMK_INLINE __m256i add_in_order(__m256i a, __m256i b) {
     return sum;
 }
 
-/* vpmaddubsw of a chunk's nibbles and T tokens, summed over the chunk: 16-bit sums, two a row. */
-FMK_INLINE void multiply_nibbles(const uint8_t *nibbles, const struct run_acts *acts, int c, const int T,
-                                 __m256i *sum) {
+/* Few tokens: this many panels take turns at a block, each fetching its next one meanwhile, so that memory
+ * delivers as many streams at once. */
+enum { STREAMS = 4 };
+
+/* Asks for the cache lines that hold `bytes` bytes (at most 192) from p on; any address will do. */
+FMK_INLINE void fetch(const uint8_t *p, const int bytes) {
+#pragma GCC unroll 3
+    for (int i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+}
+
+/* vpmaddubsw of a chunk's nibbles of P panels (`stride` bytes apart) and T tokens, summed over the chunk:
+ * 16-bit sums, two a row. */
+FMK_INLINE void multiply_nibbles(const uint8_t *nibbles, uint64_t stride, const struct run_acts *acts, int c,
+                                 const int T, const int P, __m256i sum[MAX_T][MAX_P]) {
     const __m256i low = _mm256_set1_epi8(15);
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-        __m256i both = load(nibbles + 32 * v);
-        __m256i first = _mm256_and_si256(both, low);
-        __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        __m256i first[MAX_P], second[MAX_P];
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++) {
+            __m256i both = load(nibbles + p * stride + 32 * v);
+            first[p] = _mm256_and_si256(both, low);
+            second[p] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        }
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
             const int8_t *q = acts->q + t * acts->q_stride + 32 * c + 4 * v;
-            __m256i a = _mm256_maddubs_epi16(first, broadcast_quad(q));
-            __m256i b = _mm256_maddubs_epi16(second, broadcast_quad(q + 16));
-            a = _mm256_add_epi16(a, b);
-            sum[t] = v ? add_in_order(sum[t], a) : a;
+            __m256i x = broadcast_quad(q), y = broadcast_quad(q + 16);
+#pragma GCC unroll 2
+            for (int p = 0; p < P; p++) {
+                __m256i product = _mm256_maddubs_epi16(first[p], x);
+                sum[t][p] = v ? add_in_order(sum[t][p], product) : product;
+                sum[t][p] = add_in_order(sum[t][p], _mm256_maddubs_epi16(second[p], y));
+            }
         }
     }
 }
@@ -88,6 +107,11 @@ FMK_INLINE void unpack_nibbles(const uint8_t *nibbles, uint8_t codes[8][32]) {
         _mm256_store_si256((__m256i *)codes[v], _mm256_and_si256(both, low));
         _mm256_store_si256((__m256i *)codes[v + 4], _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
     }
+}
+
+FMK_INLINE void add_run(__m256 d, __m256 total, __m256 offset, float *place) {
+    __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset);
+    _mm256_storeu_ps(place, _mm256_fmadd_ps(d, total, sum));
 }
 
 /* Adds a run of P panels times T tokens to out. */
@@ -144,11 +168,8 @@ FMK_INLINE void multiply_run(const struct run *run, int chunks, const struct run
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
-        for (int p = 0; p < P; p++) {
-            float *place = out + t * FMK_TILE_N + 8 * p;
-            __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset[t][p]);
-            _mm256_storeu_ps(place, _mm256_fmadd_ps(_mm256_load_ps(run[p].d), total[t][p], sum));
-        }
+        for (int p = 0; p < P; p++)
+            add_run(_mm256_load_ps(run[p].d), total[t][p], offset[t][p], out + t * FMK_TILE_N + 8 * p);
 }
 
 #endif

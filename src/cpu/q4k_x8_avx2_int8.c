@@ -28,45 +28,60 @@ static void unpack_block(const uint8_t *block, struct run *run) {
     }
 }
 
-/* One super-block of one panel, each nibble used as it is unpacked. */
-FMK_INLINE void multiply_block(const uint8_t *block, const struct run_acts *acts, const int T, float *out) {
-    __m256 dmin = load_f16x8(block + FMK_Q4K_X8_MINIMA), total[MAX_T], offset[MAX_T];
+/* One super-block of P panels (`stride` bytes apart), each nibble used as it is unpacked. */
+FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const struct run_acts *acts,
+                                const int T, const int P, float *out) {
+    __m256 dmin[MAX_P], total[MAX_T][MAX_P], offset[MAX_T][MAX_P];
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++) {
+        dmin[p] = load_f16x8(block + p * stride + FMK_Q4K_X8_MINIMA);
 #pragma GCC unroll 4
-    for (int t = 0; t < T; t++)
-        total[t] = offset[t] = _mm256_setzero_ps();
+        for (int t = 0; t < T; t++)
+            total[t][p] = offset[t][p] = _mm256_setzero_ps();
+    }
     for (int c = 0; c < 8; c++) {
-        __m256i sum[MAX_T];
-        multiply_nibbles(block + FMK_Q4K_X8_NIBBLES + c * FMK_X8_CHUNK, acts, c, T, sum);
-        __m256i scales = widen_scales(block + FMK_Q4K_X8_SCALES + 8 * c);
-        __m256 mins = _mm256_mul_ps(dmin, widen_mins(block + FMK_Q4K_X8_MINS + 8 * c));
+        __m256i sum[MAX_T][MAX_P];
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++)
+            fetch(block + p * stride + FMK_Q4K_X8_BLOCK + c * (FMK_Q4K_X8_BLOCK / 8), FMK_Q4K_X8_BLOCK / 8);
+        multiply_nibbles(block + FMK_Q4K_X8_NIBBLES + c * FMK_X8_CHUNK, stride, acts, c, T, P, sum);
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++) {
+            __m256i scales = widen_scales(block + p * stride + FMK_Q4K_X8_SCALES + 8 * c);
+            __m256 mins = _mm256_mul_ps(dmin[p], widen_mins(block + p * stride + FMK_Q4K_X8_MINS + 8 * c));
 #pragma GCC unroll 4
-        for (int t = 0; t < T; t++) {
-            __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t], scales));
-            total[t] =
-                _mm256_fmadd_ps(dot, _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c), total[t]);
-            offset[t] =
-                _mm256_fmadd_ps(mins, _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c), offset[t]);
+            for (int t = 0; t < T; t++) {
+                __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t][p], scales));
+                __m256 scale = _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c);
+                __m256 x = _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c);
+                total[t][p] = _mm256_fmadd_ps(dot, scale, total[t][p]);
+                offset[t][p] = _mm256_fmadd_ps(mins, x, offset[t][p]);
+            }
         }
     }
-    __m256 d = load_f16x8(block);
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-    for (int t = 0; t < T; t++) {
-        float *place = out + t * FMK_TILE_N;
-        __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset[t]);
-        _mm256_storeu_ps(place, _mm256_fmadd_ps(d, total[t], sum));
-    }
+        for (int t = 0; t < T; t++)
+            add_run(load_f16x8(block + p * stride), total[t][p], offset[t][p], out + t * FMK_TILE_N + 8 * p);
 }
 
-/* Few tokens: all panels take turns at a super-block, so that memory delivers as many streams. */
 FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     const uint64_t stride = tile->part->stride;
     const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * stride;
     int panels = (tile->rows + 7) / 8;
     int64_t blocks = tile->part->k_packed / FMK_K_BLOCK;
-    for (int64_t b = 0; b < blocks; b++) {
-        struct run_acts acts = acts_at(tile->acts, tile->token, 8 * b);
-        for (int p = 0; p < panels; p++)
-            multiply_block(panel + p * stride + b * FMK_Q4K_X8_BLOCK, &acts, T, tile->out + 8 * p);
+    for (int first = 0; first < panels; first += STREAMS) {
+        int end = first + STREAMS < panels ? first + STREAMS : panels;
+        for (int64_t b = 0; b < blocks; b++) {
+            struct run_acts acts = acts_at(tile->acts, tile->token, 8 * b);
+            const uint8_t *block = panel + b * FMK_Q4K_X8_BLOCK;
+            int p = first;
+            for (; p + 2 <= end; p += 2)
+                multiply_packed(block + p * stride, stride, &acts, T, 2, tile->out + 8 * p);
+            if (p < end)
+                multiply_packed(block + p * stride, stride, &acts, T, 1, tile->out + 8 * p);
+        }
     }
 }
 

@@ -115,51 +115,76 @@ FMK_INLINE void multiply_unpacked(const struct block *block, const struct run_ac
             add_block(_mm256_load_ps(block[p].d), total[t][p], out + t * FMK_TILE_N + 8 * p);
 }
 
-/* One super-block of one panel, each code used as it is unpacked. */
-FMK_INLINE void multiply_packed(const uint8_t *block, const struct run_acts *acts, const starts *start,
-                                const int T, float *out) {
-    __m256 total[MAX_T];
+/* One super-block of P panels (`stride` bytes apart), each code used as it is unpacked. */
+FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const struct run_acts *acts,
+                                const starts *start, const int T, const int P, float *out) {
+    __m256 total[MAX_T][MAX_P];
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++)
-        total[t] = _mm256_setzero_ps();
-    for (int c = 0; c < 8; c++)
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++)
+            total[t][p] = _mm256_setzero_ps();
+    for (int c = 0; c < 8; c++) {
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++)
+            fetch(block + p * stride + FMK_Q6K_X8_BLOCK + c * (FMK_Q6K_X8_BLOCK / 8), 192);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
-            __m256i sum[MAX_T];
+            __m256i sum[MAX_T][MAX_P];
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++)
-                sum[t] = _mm256_set1_epi32(start[t][2 * c + h]);
+#pragma GCC unroll 2
+                for (int p = 0; p < P; p++)
+                    sum[t][p] = _mm256_set1_epi32(start[t][2 * c + h]);
 #pragma GCC unroll 4
             for (int j = 0; j < 4; j++) {
-                __m256i w = unpack_quad(block, c, h, j);
+                __m256i w[MAX_P];
+#pragma GCC unroll 2
+                for (int p = 0; p < P; p++)
+                    w[p] = unpack_quad(block + p * stride, c, h, j);
+#pragma GCC unroll 4
+                for (int t = 0; t < T; t++) {
+                    __m256i x = broadcast_quad(acts->q + t * acts->q_stride + 32 * c + 16 * h + 4 * j);
+#pragma GCC unroll 2
+                    for (int p = 0; p < P; p++)
+                        sum[t][p] = add_in_order(sum[t][p], _mm256_maddubs_epi16(w[p], x));
+                }
+            }
+#pragma GCC unroll 2
+            for (int p = 0; p < P; p++) {
+                __m256i scales = widen_scales(block + p * stride + FMK_Q6K_X8_SCALES + 8 * (2 * c + h));
 #pragma GCC unroll 4
                 for (int t = 0; t < T; t++)
-                    sum[t] = add_in_order(
-                        sum[t], _mm256_maddubs_epi16(w, broadcast_quad(acts->q + t * acts->q_stride + 32 * c +
-                                                                       16 * h + 4 * j)));
+                    total[t][p] =
+                        add_half(sum[t][p], scales, acts->scale + t * acts->s_stride + c, total[t][p]);
             }
-            __m256i scales = widen_scales(block + FMK_Q6K_X8_SCALES + 8 * (2 * c + h));
-#pragma GCC unroll 4
-            for (int t = 0; t < T; t++)
-                total[t] = add_half(sum[t], scales, acts->scale + t * acts->s_stride + c, total[t]);
         }
+    }
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-    for (int t = 0; t < T; t++)
-        add_block(load_f16x8(block), total[t], out + t * FMK_TILE_N);
+        for (int t = 0; t < T; t++)
+            add_block(load_f16x8(block + p * stride), total[t][p], out + t * FMK_TILE_N + 8 * p);
 }
 
-/* Few tokens: all panels take turns at a super-block, so that memory delivers as many streams. */
 FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     const uint64_t stride = tile->part->stride;
     const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * stride;
     int panels = (tile->rows + 7) / 8;
     starts start[MAX_T];
-    for (int64_t b = 0; b < tile->part->k_packed / FMK_K_BLOCK; b++) {
-        struct run_acts acts = acts_at(tile->acts, tile->token, 8 * b);
-        for (int t = 0; t < T; t++)
-            start_sums(acts.q + t * acts.q_stride, start[t]);
-        for (int p = 0; p < panels; p++)
-            multiply_packed(panel + p * stride + b * FMK_Q6K_X8_BLOCK, &acts, start, T, tile->out + 8 * p);
+    for (int first = 0; first < panels; first += STREAMS) {
+        int end = first + STREAMS < panels ? first + STREAMS : panels;
+        for (int64_t b = 0; b < tile->part->k_packed / FMK_K_BLOCK; b++) {
+            struct run_acts acts = acts_at(tile->acts, tile->token, 8 * b);
+            for (int t = 0; t < T; t++)
+                start_sums(acts.q + t * acts.q_stride, start[t]);
+            const uint8_t *block = panel + b * FMK_Q6K_X8_BLOCK;
+            int p = first;
+            for (; p + 2 <= end; p += 2)
+                multiply_packed(block + p * stride, stride, &acts, start, T, 2, tile->out + 8 * p);
+            if (p < end)
+                multiply_packed(block + p * stride, stride, &acts, start, T, 1, tile->out + 8 * p);
+        }
     }
 }
 
