@@ -90,10 +90,13 @@ fmk_status fmk_json_object(const uint8_t *data, size_t size, const char *what, j
     json_error_t error = {0}, again = {0};
     json_t *value = parse(data, size, first, longest, &error);
     if (!value && error.text[0]) {
-        /* A token for which there was no memory reads as a wrong one: what parses now was right before. */
+        /* A token for which there was no memory reads as a wrong one: what parses now was right before, and
+         * where even the token's size cannot be had nothing is known to be wrong. */
         json_t *second = parse(data, size, first, longest, &again);
-        if (second)
+        void *probe = malloc(longest);
+        if (second || !probe)
             error.text[0] = 0;
+        free(probe);
         json_decref(second);
     }
     free(first);
