@@ -1,74 +1,84 @@
-/* What it costs to wake threads for little work: microseconds of pthreadpool's parallelize, of a pool that
- * sleeps on a condition variable, and of a whole small fmk_linear (256 x 256, M = 1), each right after the
- * call before it and after a pause in which the threads fall asleep. CSV on stdout. */
+/* What it costs to wake a second thread for little work: microseconds of
+ *     pthreadpool's parallelize,
+ *     a pool of one word in memory, on which both sides spin for 0, 50 or 1000 us and then sleep,
+ *     a small fmk_linear (256 x 256, M = 1) on one thread and on two,
+ * each right after the call before it, after a pause in which threads fall asleep, and with a busy thread of
+ * somebody else's for every core. CSV on stdout. */
 #include "measure.h"
 #include "random.h"
 #include "synthetic.h"
 #include "tool.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <pthreadpool.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-enum { CALLS = 2000, PAUSED_CALLS = 300, PAUSE_US = 2000 };
+enum { PAUSE_US = 2000, MAX_BUSY = 256 };
 
-/* ---- a pool on a condition variable ---- */
+/* ---- a pool of one word each way ---- */
 
-struct sleeper {
-    pthread_mutex_t lock;
-    pthread_cond_t begin, end;
-    int generation, running;
-    bool stop;
+struct word {
+    atomic_int value, sleepers;
+};
+
+static void wait_while(struct word *word, int old, double spin) {
+    double begun = seconds();
+    while (atomic_load(&word->value) == old) {
+        if (seconds() - begun < spin)
+            continue;
+        atomic_fetch_add(&word->sleepers, 1);
+        syscall(SYS_futex, &word->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+        atomic_fetch_sub(&word->sleepers, 1);
+    }
+}
+
+static void set(struct word *word, int value) {
+    atomic_store(&word->value, value);
+    if (atomic_load(&word->sleepers))
+        syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+struct pair {
+    struct word begin, end;
+    double spin;
+    int calls;
     pthread_t thread;
 };
 
-static void *sleep_and_work(void *user) {
-    struct sleeper *s = user;
+static void *second_thread(void *user) {
+    struct pair *pair = user;
     int seen = 0;
-    pthread_mutex_lock(&s->lock);
-    while (!s->stop) {
-        if (s->generation == seen) {
-            pthread_cond_wait(&s->begin, &s->lock);
-            continue;
-        }
-        seen = s->generation;
-        s->running = 0;
-        pthread_cond_signal(&s->end);
+    for (;;) {
+        wait_while(&pair->begin, seen, pair->spin);
+        seen = atomic_load(&pair->begin.value);
+        if (seen < 0)
+            return NULL;
+        set(&pair->end, seen);
     }
-    pthread_mutex_unlock(&s->lock);
-    return NULL;
 }
 
-static void sleeper_call(void *user) {
-    struct sleeper *s = user;
-    pthread_mutex_lock(&s->lock);
-    s->running = 1;
-    s->generation++;
-    pthread_cond_signal(&s->begin);
-    while (s->running)
-        pthread_cond_wait(&s->end, &s->lock);
-    pthread_mutex_unlock(&s->lock);
-}
-
-static void sleeper_open(struct sleeper *s) {
-    *s = (struct sleeper){.lock = PTHREAD_MUTEX_INITIALIZER,
-                          .begin = PTHREAD_COND_INITIALIZER,
-                          .end = PTHREAD_COND_INITIALIZER};
-    if (pthread_create(&s->thread, NULL, sleep_and_work, s))
+static void pair_open(struct pair *pair, double spin) {
+    *pair = (struct pair){.spin = spin};
+    if (pthread_create(&pair->thread, NULL, second_thread, pair))
         quit(EXIT_REFUSED, "no second thread");
 }
 
-static void sleeper_close(struct sleeper *s) {
-    pthread_mutex_lock(&s->lock);
-    s->stop = true;
-    pthread_cond_signal(&s->begin);
-    pthread_mutex_unlock(&s->lock);
-    pthread_join(s->thread, NULL);
+static void pair_call(void *user) {
+    struct pair *pair = user;
+    set(&pair->begin, ++pair->calls);
+    wait_while(&pair->end, pair->calls - 1, pair->spin);
 }
 
-/* ---- what is timed ---- */
+static void pair_close(struct pair *pair) {
+    set(&pair->begin, -1);
+    pthread_join(pair->thread, NULL);
+}
+
+/* ---- what is timed, and when ---- */
 
 static void nothing(void *user, size_t i) {
     (void)user;
@@ -83,55 +93,85 @@ static void linear_call(void *projection) {
     projection_run(projection);
 }
 
+static void *keep_busy(void *stop) {
+    while (!atomic_load((atomic_bool *)stop))
+        continue;
+    return NULL;
+}
+
+enum moment { AT_ONCE, PAUSED, BUSY, MOMENTS };
+
 static void report(const char *what, int threads, void (*call)(void *user), void *user) {
-    double *samples = allocate(CALLS, sizeof *samples);
-    for (int paused = 0; paused < 2; paused++) {
-        int count = paused ? PAUSED_CALLS : CALLS;
+    static const char *const names[MOMENTS] = {"at once", "after a pause", "busy machine"};
+    static const int calls[MOMENTS] = {5000, 300, 300};
+    for (int moment = 0; moment < MOMENTS; moment++) {
+        pthread_t busy[MAX_BUSY];
+        atomic_bool stop = false;
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        int num_busy = moment == BUSY ? (int)(cores < MAX_BUSY ? cores : MAX_BUSY) : 0;
+        for (int i = 0; i < num_busy; i++)
+            if (pthread_create(&busy[i], NULL, keep_busy, &stop))
+                quit(EXIT_REFUSED, "no busy thread");
+        double *samples = allocate((size_t)calls[moment], sizeof *samples);
         call(user);
-        for (int i = 0; i < count; i++) {
-            if (paused)
+        for (int i = 0; i < calls[moment]; i++) {
+            if (moment == PAUSED)
                 usleep(PAUSE_US);
             double before = seconds();
             call(user);
             samples[i] = seconds() - before;
         }
-        struct timing t = timing_of(samples, count);
-        printf("%s,%d,%d,%d,%.2f,%.2f,%.2f\n", what, threads, paused ? PAUSE_US : 0, count, 1e6 * t.median,
-               1e6 * t.low, 1e6 * t.high);
+        atomic_store(&stop, true);
+        for (int i = 0; i < num_busy; i++)
+            pthread_join(busy[i], NULL);
+        double sum = 0;
+        for (int i = 0; i < calls[moment]; i++)
+            sum += samples[i];
+        struct timing t = timing_of(samples, calls[moment]);
+        printf("%s,%d,%s,%d,%.2f,%.2f,%.2f,%.2f\n", what, threads, names[moment], t.calls, 1e6 * t.median,
+               1e6 * t.low, 1e6 * t.high, 1e6 * sum / t.calls);
+        fflush(stdout);
+        free(samples);
     }
-    free(samples);
+}
+
+static void report_linear(int threads) {
+    enum { SIDE = 256 };
+    struct device device;
+    struct synthetic source;
+    fmk_weight *weight;
+    struct projection projection;
+    static float in[SIDE], out[SIDE];
+    device_open(&device, &(struct device_options){.backend = "cpu", .threads = threads});
+    synthetic_make(&source, &device, "q4_k", SIDE, SIDE, 0);
+    fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = &source.part, .num_parts = 1};
+    check(fmk_weight_create(&weight, device.queue, &desc), NULL);
+    synthetic_free(&source);
+    random_normal(in, SIDE, 1);
+    projection_set(&projection, &device, weight, 1, 0, 0, in, out);
+    report("fmk_linear 256x256 q4_k", threads, linear_call, &projection);
+    fmk_weight_destroy(weight, device.queue);
+    device_close(&device);
 }
 
 int main(void) {
+    static const int spins_us[] = {0, 50, 1000};
     set_program("latency");
-    printf("what,threads,pause_us,calls,us_median,us_p10,us_p90\n");
+    printf("what,threads,when,calls,us_median,us_p10,us_p90,us_mean\n");
     pthreadpool_t pool = pthreadpool_create(2);
     if (!pool)
         quit(EXIT_REFUSED, "no pool of two threads");
     report("pthreadpool", 2, pool_call, pool);
     pthreadpool_destroy(pool);
-    struct sleeper sleeper;
-    sleeper_open(&sleeper);
-    report("condition variable", 2, sleeper_call, &sleeper);
-    sleeper_close(&sleeper);
-
-    for (int threads = 1; threads <= 2; threads++) {
-        enum { SIDE = 256 };
-        struct device device;
-        struct synthetic source;
-        fmk_weight *weight;
-        struct projection projection;
-        static float in[SIDE], out[SIDE];
-        device_open(&device, &(struct device_options){.backend = "cpu", .threads = threads});
-        synthetic_make(&source, &device, "q4_k", SIDE, SIDE, 0);
-        fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = &source.part, .num_parts = 1};
-        check(fmk_weight_create(&weight, device.queue, &desc), NULL);
-        synthetic_free(&source);
-        random_normal(in, SIDE, 1);
-        projection_set(&projection, &device, weight, 1, 0, 0, in, out);
-        report("fmk_linear 256x256 q4_k", threads, linear_call, &projection);
-        fmk_weight_destroy(weight, device.queue);
-        device_close(&device);
+    for (size_t i = 0; i < sizeof spins_us / sizeof *spins_us; i++) {
+        struct pair pair;
+        char *what = text_of("spin %d us then sleep", spins_us[i]);
+        pair_open(&pair, 1e-6 * spins_us[i]);
+        report(what, 2, pair_call, &pair);
+        pair_close(&pair);
+        free(what);
     }
+    report_linear(1);
+    report_linear(2);
     return 0;
 }
