@@ -637,6 +637,25 @@ static void test_without_data(void **state) {
     assert_false(source.act_order);
 }
 
+/* ---- the table of layouts ---- */
+
+static void test_layout_table(void **state) {
+    (void)state;
+    for (int32_t id = FMK_LAYOUT_DENSE_ROWS; id <= FMK_LAYOUT_INT4_X8; id++)
+        assert_int_equal(fmk_layout_by_id(id)->id, id);
+    assert_null(fmk_layout_by_id(0));
+    assert_null(fmk_layout_by_id(-1));
+    assert_null(fmk_layout_by_id(FMK_LAYOUT_INT4_X8 + 1));
+    static const enum fmk_layout_id packed[] = {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_X8, FMK_LAYOUT_Q4_K_X8,
+                                                FMK_LAYOUT_Q6_K_X8},
+                                    borrowed[] = {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_X8,
+                                                  FMK_LAYOUT_Q4_K_ROWS, FMK_LAYOUT_Q6_K_ROWS};
+    for (enum fmk_family family = FMK_FAMILY_DENSE; family <= FMK_FAMILY_Q6_K; family++) {
+        assert_int_equal(fmk_layout_choose(family, false)->id, packed[family]);
+        assert_int_equal(fmk_layout_choose(family, true)->id, borrowed[family]);
+    }
+}
+
 int main(void) {
     rng = ref_rng_start("test_formats");
     const struct CMUnitTest tests[] = {
@@ -655,6 +674,7 @@ int main(void) {
         cmocka_unit_test(test_refuses_experts),
         cmocka_unit_test(test_refuses_data),
         cmocka_unit_test(test_without_data),
+        cmocka_unit_test(test_layout_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
