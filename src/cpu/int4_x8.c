@@ -126,12 +126,12 @@ static void pack_chunk(const uint8_t *codes, uint8_t *chunk) {
         const uint8_t *low = codes + 32 * v, *high = low + 128;
         bytes16 k01 = load_two(low, low + 8) | load_two(high, high + 8) << 4;
         bytes16 k23 = load_two(low + 16, low + 24) | load_two(high + 16, high + 24) << 4;
-        bytes16 a = __builtin_shuffle(k01, (bytes16){0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15});
-        bytes16 b = __builtin_shuffle(k23, (bytes16){0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15});
+        bytes16 a = __builtin_shufflevector(k01, k01, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+        bytes16 b = __builtin_shufflevector(k23, k23, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
         bytes16 rows0123 =
-            __builtin_shuffle(a, b, (bytes16){0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23});
+            __builtin_shufflevector(a, b, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
         bytes16 rows4567 =
-            __builtin_shuffle(a, b, (bytes16){8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31});
+            __builtin_shufflevector(a, b, 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31);
         memcpy(chunk + 32 * v, &rows0123, 16);
         memcpy(chunk + 32 * v + 16, &rows4567, 16);
     }
