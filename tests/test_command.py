@@ -226,7 +226,7 @@ class Command(unittest.TestCase):
         self.assertEqual(answer["text"], text)
 
     def test_bench(self):
-        options = ["256x1024", "--m", "1,3", "--seconds", "0"]
+        options = ["256x1024", "--m", "1,3", "--seconds", "0", "--copies", "2"]
         answer = json.loads(ferrumk("bench", *options, "--formats", "f16,q4_k,q6_k,gptq,gptq_asym", "--json").stdout)
         self.assertEqual(len(answer["lines"]), 10)
         for line in answer["lines"]:

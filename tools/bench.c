@@ -22,7 +22,7 @@ struct arguments {
     const char *formats[MAX_FORMATS];
     int64_t m[MAX_M];
     int num_shapes, num_formats, num_m;
-    int32_t group_size;
+    int32_t group_size, copies;
     double enough;
     bool exact, csv, json;
     struct device_options device;
@@ -38,7 +38,17 @@ static const struct {
     {"qwen3-8b", 4096, 12288, 32, 8, 128, 151936},      {"qwen3-32b", 5120, 25600, 64, 8, 128, 151936},
 };
 
-enum { KEY_MODEL = 256, KEY_FORMATS, KEY_M, KEY_GROUP, KEY_SECONDS, KEY_EXACT, KEY_CSV, KEY_JSON };
+enum {
+    KEY_MODEL = 256,
+    KEY_FORMATS,
+    KEY_M,
+    KEY_GROUP,
+    KEY_COPIES,
+    KEY_SECONDS,
+    KEY_EXACT,
+    KEY_CSV,
+    KEY_JSON
+};
 static const struct argp_option options[] = {
     {"model", KEY_MODEL, "NAME", 0,
      "the shapes of llama-3.2-1b, llama-3.1-8b, llama-3.1-70b, qwen3-0.6b, qwen3-8b or qwen3-32b", 1},
@@ -46,6 +56,7 @@ static const struct argp_option options[] = {
      "of f32, f16, bf16, q4_k, q6_k, gptq, gptq_asym (default q4_k,q6_k,gptq)", 1},
     {"group-size", KEY_GROUP, "G", 0, "of gptq (default 128; -1 = all of K)", 1},
     {"m", KEY_M, "LIST", 0, "rows of activations (default 1,64)", 1},
+    {"copies", KEY_COPIES, "C", 0, "of each weight, 1 = warm (default: three times the last-level cache)", 1},
     {"seconds", KEY_SECONDS, "S", 0, "to measure each line for, at least (default 0.3)", 1},
     {"exact", KEY_EXACT, NULL, 0, "round no activation below float", 2},
     {"csv", KEY_CSV, NULL, 0, "comma-separated values, first line their names", 2},
@@ -124,6 +135,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_M:
         parse_list("--m", arg, add_m, a);
         return 0;
+    case KEY_COPIES:
+        a->copies = (int32_t)parse_number("--copies", arg, 1, 1 << 20);
+        return 0;
     case KEY_SECONDS:
         a->enough = strtod(arg, &end);
         if (end == arg || *end || !(a->enough >= 0 && a->enough <= 3600))
@@ -153,7 +167,8 @@ struct rotation {
     uint64_t bytes; /* that one call reads */
 };
 
-static void rotation_make(struct rotation *r, struct device *device, const fmk_part *part) {
+/* copies 0: as many as fill the cache. */
+static void rotation_make(struct rotation *r, struct device *device, const fmk_part *part, int32_t copies) {
     enum { TIMES_CACHE = 3, UNKNOWN_CACHE = 32 << 20 };
     uint64_t cache = device->info.last_level_cache ? device->info.last_level_cache : UNKNOWN_CACHE;
     fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = part, .num_parts = 1};
@@ -162,7 +177,7 @@ static void rotation_make(struct rotation *r, struct device *device, const fmk_p
     check(fmk_weight_create(&first, device->queue, &desc), NULL);
     check(fmk_weight_info(first, &info), NULL);
     r->bytes = info.bytes;
-    r->count = (int)((TIMES_CACHE * cache + info.bytes - 1) / info.bytes);
+    r->count = copies ? copies : (int)((TIMES_CACHE * cache + info.bytes - 1) / info.bytes);
     r->weights = allocate((size_t)r->count, sizeof *r->weights);
     r->projections = allocate((size_t)r->count, sizeof *r->projections);
     r->weights[0] = first;
@@ -227,7 +242,7 @@ static void bench(const struct arguments *a, struct device *device, const struct
     struct synthetic source;
     struct rotation rotation;
     synthetic_make(&source, device, format, shape->n, shape->k, a->group_size);
-    rotation_make(&rotation, device, &source.part);
+    rotation_make(&rotation, device, &source.part, a->copies);
     synthetic_free(&source);
     for (int i = 0; i < a->num_m; i++) {
         int64_t m = a->m[i];
