@@ -53,6 +53,8 @@ struct fmk_backend_row {
 
 extern const struct fmk_backend_row fmk_cpu_backend;
 
+/* A context with one reference and no backend yet. */
+fmk_status fmk_context_new(struct fmk_context **out);
 void fmk_context_retain(struct fmk_context *ctx);
 /* FMK_OK, or FMK_EFORKED with its sentence. */
 fmk_status fmk_context_alive(const struct fmk_context *ctx);

@@ -466,6 +466,14 @@ fmk_status fmk_weight_shape(const fmk_weight_desc *desc, struct fmk_projection *
     return with_shape(&d, false, shape, &size);
 }
 
+fmk_status fmk_weight_check(const fmk_queue *queue, const fmk_weight *weight) {
+    if (!queue || !weight)
+        return fmk_fail(FMK_EINVAL, "%s is NULL", queue ? "weight" : "queue");
+    if (queue->ctx != weight->ctx)
+        return fmk_fail(FMK_EINVAL, "queue is of another context than the weight");
+    return fmk_context_alive(queue->ctx);
+}
+
 fmk_status fmk_weight_retain(fmk_weight *weight) {
     if (!weight)
         return fmk_fail(FMK_EINVAL, "weight is NULL");

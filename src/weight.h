@@ -38,6 +38,9 @@ fmk_status fmk_weight_new(struct fmk_weight **out, struct fmk_context *ctx, int3
 fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *queue,
                                    const fmk_weight_desc *desc, uint64_t size);
 
+/* Whether the two can meet in a call: neither is NULL, one context, alive. */
+fmk_status fmk_weight_check(const fmk_queue *queue, const fmk_weight *weight);
+
 /* Packed bytes (packed.c). */
 uint64_t fmk_packed_layout_id(const struct fmk_projection *projection);
 uint64_t fmk_packed_size(const struct fmk_weight *weight);

@@ -9,17 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static fmk_status check_pair(const fmk_queue *queue, const fmk_weight *weight) {
-    if (!queue || !weight)
-        return fmk_fail(FMK_EINVAL, "%s is NULL", queue ? "weight" : "queue");
-    if (queue->ctx != weight->ctx)
-        return fmk_fail(FMK_EINVAL, "queue is of another context than the weight");
-    return fmk_context_alive(queue->ctx);
-}
-
 fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *args) {
     struct fmk_call call;
-    fmk_status status = check_pair(queue, weight);
+    fmk_status status = fmk_weight_check(queue, weight);
     if (status || (status = fmk_call_check(&weight->projection, args, true, &call)))
         return status;
     return queue->ctx->backend->linear(queue, &weight->projection, &call);
@@ -27,7 +19,7 @@ fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_line
 
 fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *max) {
     struct fmk_call call;
-    fmk_status status = check_pair(queue, weight);
+    fmk_status status = fmk_weight_check(queue, weight);
     if (!status && !max)
         status = fmk_fail(FMK_EINVAL, "max is NULL");
     return status ? status : fmk_call_check(&weight->projection, max, false, &call);

@@ -74,14 +74,6 @@ static fmk_status check_rows(const struct fmk_projection *w, const char *name, c
     return FMK_OK;
 }
 
-static fmk_status check_pair(const fmk_queue *queue, const fmk_weight *weight) {
-    if (!queue || !weight)
-        return fmk_fail(FMK_EINVAL, "%s is NULL", queue ? "weight" : "queue");
-    if (queue->ctx != weight->ctx)
-        return fmk_fail(FMK_EINVAL, "queue is of another context than the weight");
-    return fmk_context_alive(queue->ctx);
-}
-
 static fmk_status check_expert(const struct fmk_projection *w, int32_t expert) {
     int32_t experts = w->num_experts ? w->num_experts : 1;
     return expert >= 0 && expert < experts
@@ -91,7 +83,7 @@ static fmk_status check_expert(const struct fmk_projection *w, int32_t expert) {
 
 fmk_status fmk_weight_dequantize(fmk_queue *queue, const fmk_weight *weight, int32_t expert,
                                  const fmk_buffer *out, fmk_dtype out_type, int64_t out_stride) {
-    fmk_status status = check_pair(queue, weight);
+    fmk_status status = fmk_weight_check(queue, weight);
     if (status)
         return status;
     const struct fmk_projection *w = &weight->projection;
@@ -103,7 +95,7 @@ fmk_status fmk_weight_dequantize(fmk_queue *queue, const fmk_weight *weight, int
 
 fmk_status fmk_rows(fmk_queue *queue, const fmk_weight *weight, const fmk_rows_args *args) {
     fmk_rows_args a;
-    fmk_status status = check_pair(queue, weight);
+    fmk_status status = fmk_weight_check(queue, weight);
     if (status || (status = fmk_struct_in(&a, sizeof a, args, "args")))
         return status;
     const struct fmk_projection *w = &weight->projection;

@@ -1,0 +1,121 @@
+/* Contexts and queues: which backend, and what the caller brings. */
+#include "../abi.h"
+#include "../context.h"
+#include "../error.h"
+
+#include <stdlib.h>
+
+/* Best first: AUTO takes the first that opens. */
+static const struct fmk_backend_row *const backends[] = {
+    &fmk_cpu_backend,
+};
+enum { BACKENDS = sizeof backends / sizeof backends[0] };
+
+static const char *backend_name(fmk_backend id) {
+    switch (id) {
+    case FMK_BACKEND_CUDA:
+        return "CUDA";
+    case FMK_BACKEND_VULKAN:
+        return "Vulkan";
+    default:
+        return "unknown";
+    }
+}
+
+static fmk_status open_backend(struct fmk_context *ctx, const fmk_context_desc *desc) {
+    fmk_status status = FMK_ENODEVICE;
+    for (int i = 0; i < BACKENDS; i++) {
+        if (desc->backend != FMK_BACKEND_AUTO && desc->backend != backends[i]->id)
+            continue;
+        ctx->backend = backends[i];
+        status = backends[i]->open(ctx, desc);
+        if (!status || desc->backend != FMK_BACKEND_AUTO)
+            return status;
+    }
+    if (desc->backend == FMK_BACKEND_AUTO)
+        return status;
+    if (desc->backend == FMK_BACKEND_CUDA || desc->backend == FMK_BACKEND_VULKAN)
+        return fmk_fail(FMK_ENODEVICE, "backend %d: this library was built without %s", desc->backend,
+                        backend_name(desc->backend));
+    return fmk_fail(FMK_EINVAL, "backend %d is none of AUTO 0, CPU 1, CUDA 2, VULKAN 3", desc->backend);
+}
+
+fmk_status fmk_context_create(fmk_context **out, const fmk_context_desc *desc) {
+    if (!out)
+        return fmk_fail(FMK_EINVAL, "out is NULL");
+    *out = NULL;
+    fmk_context_desc d = {.struct_size = sizeof d};
+    fmk_status status = desc ? fmk_struct_in(&d, sizeof d, desc, "desc") : FMK_OK;
+    if (status)
+        return status;
+    if (!d.allocator.alloc != !d.allocator.release)
+        return fmk_fail(FMK_EINVAL, "allocator.%s is NULL; give both callbacks or neither",
+                        d.allocator.alloc ? "release" : "alloc");
+    if (d.cpu_threads < 0 || d.cpu_threads > 4096)
+        return fmk_fail(FMK_EINVAL, "cpu_threads %d is not in 0..4096", d.cpu_threads);
+    struct fmk_context *ctx;
+    status = fmk_context_new(&ctx);
+    if (status)
+        return status;
+    ctx->allocator = d.allocator;
+    ctx->parallel_for = d.parallel_for;
+    ctx->parallel_user = d.parallel_user;
+    ctx->log = d.log;
+    ctx->log_user = d.log_user;
+    status = open_backend(ctx, &d);
+    if (status) {
+        free(ctx);
+        return status;
+    }
+    *out = ctx;
+    return FMK_OK;
+}
+
+fmk_status fmk_context_status(fmk_context *ctx) {
+    return ctx ? fmk_context_alive(ctx) : fmk_fail(FMK_EINVAL, "ctx is NULL");
+}
+
+fmk_status fmk_context_info(fmk_context *ctx, fmk_context_info_t *out) {
+    if (!ctx)
+        return fmk_fail(FMK_EINVAL, "ctx is NULL");
+    return fmk_struct_out(out, &ctx->info, sizeof ctx->info, "out");
+}
+
+fmk_status fmk_queue_create(fmk_queue **out, fmk_context *ctx, void *native) {
+    if (!out)
+        return fmk_fail(FMK_EINVAL, "out is NULL");
+    *out = NULL;
+    if (!ctx)
+        return fmk_fail(FMK_EINVAL, "ctx is NULL");
+    fmk_status status = fmk_context_alive(ctx);
+    if (!status)
+        status = ctx->backend->check_native(native);
+    if (status)
+        return status;
+    struct fmk_queue *queue = calloc(1, sizeof *queue);
+    if (!queue)
+        return fmk_no_memory(sizeof *queue, "a queue");
+    queue->ctx = ctx;
+    queue->native = native;
+    fmk_context_retain(ctx);
+    *out = queue;
+    return FMK_OK;
+}
+
+fmk_status fmk_queue_rebind(fmk_queue *queue, void *native) {
+    if (!queue)
+        return fmk_fail(FMK_EINVAL, "queue is NULL");
+    fmk_status status = fmk_context_alive(queue->ctx);
+    if (!status)
+        status = queue->ctx->backend->check_native(native);
+    if (!status)
+        queue->native = native;
+    return status;
+}
+
+void fmk_queue_destroy(fmk_queue *queue) {
+    if (!queue)
+        return;
+    fmk_context_destroy(queue->ctx);
+    free(queue);
+}
