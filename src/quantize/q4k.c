@@ -48,9 +48,9 @@ static void try_codes(struct runs *runs, fmk_v4 step, fmk_v4 min) {
     fmk_v4 determinant = RUN * s.qq - s.q * s.q;
     step = (RUN * s.xq - runs->sum * s.q) / determinant;
     min = (step * s.q - runs->sum) / RUN;
-    fmk_v4i free = (determinant > 0) & (min >= 0);
-    min = (fmk_v4)((fmk_v4i)min & free);
-    step = fmk_max4(fmk_select4(free, step, s.xq * fmk_inverse4(s.qq)), (fmk_v4){0});
+    fmk_v4i inside = (determinant > 0) & (min >= 0);
+    min = (fmk_v4)((fmk_v4i)min & inside);
+    step = fmk_max4(fmk_select4(inside, step, s.xq * fmk_inverse4(s.qq)), (fmk_v4){0});
     fmk_v4 error = squared_error(runs, &s, step, min);
     fmk_v4i better = error < runs->error;
     runs->step = fmk_select4(better, step, runs->step);
