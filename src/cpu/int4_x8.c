@@ -111,29 +111,32 @@ static void index_groups(const struct fmk_source *source, const struct fmk_packe
     }
 }
 
+typedef uint64_t words2 __attribute__((vector_size(16)));
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint16_t pairs8 __attribute__((vector_size(16)));
 
-static bytes16 load_two(const uint8_t *first, const uint8_t *second) {
-    bytes16 both;
-    memcpy(&both, first, 8);
-    memcpy((uint8_t *)&both + 8, second, 8);
-    return both;
+/* The eight rows' codes of k and of the k 16 after it, joined to bytes, in the low half. */
+static bytes16 join(const uint8_t *low) {
+    uint64_t first, second;
+    memcpy(&first, low, 8);
+    memcpy(&second, low + 128, 8);
+    return (bytes16)(words2){first | second << 4, 0};
 }
 
-/* codes [32 k][8 rows] to a chunk of nibbles: low and high halves joined, then 4 k x 8 rows transposed. */
+/* Byte by byte of the low halves: what every SIMD has an instruction for. */
+static pairs8 interleave(bytes16 a, bytes16 b) {
+    return (pairs8)__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+/* codes [32 k][8 rows] to a chunk of nibbles: 4 k x 8 rows transposed, four times. */
 static void pack_chunk(const uint8_t *codes, uint8_t *chunk) {
-    for (int v = 0; v < 4; v++) {
-        const uint8_t *low = codes + 32 * v, *high = low + 128;
-        bytes16 k01 = load_two(low, low + 8) | load_two(high, high + 8) << 4;
-        bytes16 k23 = load_two(low + 16, low + 24) | load_two(high + 16, high + 24) << 4;
-        bytes16 a = __builtin_shufflevector(k01, k01, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-        bytes16 b = __builtin_shufflevector(k23, k23, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-        bytes16 rows0123 =
-            __builtin_shufflevector(a, b, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
-        bytes16 rows4567 =
-            __builtin_shufflevector(a, b, 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31);
-        memcpy(chunk + 32 * v, &rows0123, 16);
-        memcpy(chunk + 32 * v + 16, &rows4567, 16);
+    for (int v = 0; v < 4; v++, codes += 32, chunk += 32) {
+        pairs8 k01 = interleave(join(codes), join(codes + 8));
+        pairs8 k23 = interleave(join(codes + 16), join(codes + 24));
+        pairs8 rows0123 = __builtin_shufflevector(k01, k23, 0, 8, 1, 9, 2, 10, 3, 11);
+        pairs8 rows4567 = __builtin_shufflevector(k01, k23, 4, 12, 5, 13, 6, 14, 7, 15);
+        memcpy(chunk, &rows0123, 16);
+        memcpy(chunk + 16, &rows4567, 16);
     }
 }
 
@@ -154,34 +157,47 @@ static void pack_header(const struct fmk_source *source, const struct fmk_packed
     fmk_int4_zeros(source, expert, row, rows, group, out + 8 * size);
 }
 
-static void pack_panel(const struct fmk_source *source, const struct fmk_packed *packed,
-                       const int32_t *k_index, int64_t expert, int64_t row, int32_t rows, uint8_t *out) {
-    enum { STEP = 8 }; /* chunks at a time */
-    int32_t k[32 * STEP];
+/* Panels packed together: the file keeps 64 columns of a k in a row or two of cache lines and pages. */
+enum { TOGETHER = 8, STEP = 8 }; /* and chunks at a time */
+
+/* Chunks c .. c+count-1, all of one block, of one panel. Answers the byte after them. */
+static uint8_t *pack_chunks(const struct fmk_source *source, const struct fmk_packed *packed, int64_t expert,
+                            int64_t row, int32_t rows, int64_t c, int64_t count, const int32_t *k,
+                            uint8_t *out) {
     uint8_t codes[32 * STEP * 8];
-    int64_t chunks = packed->k_packed / 32, step;
-    for (int64_t c = 0; c < chunks; c += step) {
-        int64_t in_block = c % packed->chunks;
-        step = fmk_min(fmk_min(STEP, packed->chunks - in_block), chunks - c);
-        for (int64_t i = 0; i < 32 * step; i++) {
+    if (c % packed->chunks == 0) {
+        pack_header(source, packed, expert, row, rows, k[0], out);
+        out += fmk_int4_x8_header(fmk_dtype_size(packed->dtype));
+    }
+    fmk_int4_codes(source, expert, row, rows, k, 32 * count, codes);
+    for (int64_t i = 0; i < count; i++, out += FMK_X8_CHUNK)
+        pack_chunk(codes + 256 * i, out);
+    return out;
+}
+
+static void pack_panels(const struct fmk_source *source, const struct fmk_packed *packed,
+                        const int32_t *k_index, int64_t expert, int64_t row, int64_t rows, uint8_t *dst) {
+    int32_t k[32 * STEP];
+    uint8_t *out[TOGETHER];
+    int64_t chunks = packed->k_packed / 32, panels = (rows + 7) / 8, count;
+    for (int64_t p = 0; p < panels; p++)
+        out[p] = dst + (uint64_t)(row / 8 + p) * packed->stride;
+    for (int64_t c = 0; c < chunks; c += count) {
+        count = fmk_min(fmk_min(STEP, packed->chunks - c % packed->chunks), chunks - c);
+        for (int64_t i = 0; i < 32 * count; i++) {
             int64_t position = 32 * c + i;
             k[i] = k_index ? k_index[position] : position < source->k ? (int32_t)position : -1;
         }
-        if (!in_block) {
-            pack_header(source, packed, expert, row, rows, k[0], out);
-            out += fmk_int4_x8_header(fmk_dtype_size(packed->dtype));
-        }
-        fmk_int4_codes(source, expert, row, rows, k, 32 * step, codes);
-        for (int64_t i = 0; i < step; i++, out += FMK_X8_CHUNK)
-            pack_chunk(codes + 256 * i, out);
+        for (int64_t p = 0; p < panels; p++)
+            out[p] = pack_chunks(source, packed, expert, row + 8 * p, (int32_t)fmk_min(8, rows - 8 * p), c,
+                                 count, k, out[p]);
     }
 }
 
 static void pack(const struct fmk_source *source, const struct fmk_packed *packed, const int32_t *k_index,
                  int64_t expert, int64_t row, int64_t rows, uint8_t *dst) {
-    for (int64_t first = row; first < row + rows; first += 8)
-        pack_panel(source, packed, k_index, expert, first, (int32_t)fmk_min(8, row + rows - first),
-                   dst + (uint64_t)(first / 8) * packed->stride);
+    for (int64_t done = 0; done < rows; done += 8 * TOGETHER)
+        pack_panels(source, packed, k_index, expert, row + done, fmk_min(8 * TOGETHER, rows - done), dst);
 }
 
 static float load_scale(const uint8_t *scales, fmk_dtype dtype, int64_t r) {
