@@ -409,6 +409,46 @@ class Command(unittest.TestCase):
             config = json.load(file)
         self.assertEqual((config["model_type"], config["num_key_value_heads"], config["vocab_size"]), ("llama", 2, 320))
 
+    def test_quantize_biases(self):
+        """A bias is a tensor of its own again, in either container; Qwen2's rows stay in order."""
+        folder = self.at("qwen2")
+        os.mkdir(folder)
+        name = "model.layers.0.self_attn.q_proj"
+        matrix, bias = normal(128, 256), normal(128)
+        save_file({name + ".weight": matrix, name + ".bias": bias, "model.norm.weight": normal(256)},
+                  os.path.join(folder, "model.safetensors"))
+        with open(os.path.join(folder, "config.json"), "w") as file:
+            json.dump({"model_type": "qwen2", "num_attention_heads": 2, "hidden_size": 256}, file)
+        ferrumk("quantize", folder, self.at("qwen2.gguf"), "--format", "q6_k")
+        _, tensors, values = self.read_back(self.at("qwen2.gguf"))
+        self.assertEqual(set(tensors), {"blk.0.attn_q.weight", "blk.0.attn_q.bias", "output_norm.weight"})
+        np.testing.assert_array_equal(values["blk.0.attn_q.bias"], bias)
+        self.assertLess(relative(values["blk.0.attn_q.weight"], matrix.astype(np.float64)), 0.03)
+        ferrumk("quantize", folder, self.at("qwen2_gptq"), "--format", "gptq")
+        tensors = load_file(os.path.join(self.at("qwen2_gptq"), "model.safetensors"))
+        np.testing.assert_array_equal(tensors[name + ".bias"], bias.astype(np.float16))
+        rows = normal(64, 256)
+        want = rows.astype(np.float64) @ gptq_matrix(tensors, name).T.astype(np.float64) + bias.astype(np.float16)
+        got = self.run_projection(self.at("qwen2_gptq"), name, rows, 128, "--exact")
+        self.assertLessEqual(relative(got, want), EXACT_BOUND)
+
+    def test_quantize_split(self):
+        """The key-values of a split set lie in its first file, whichever is named."""
+        path = self.at("split.gguf")
+        writer = gguf.GGUFWriter(path, "llama", split_max_tensors=2)
+        writer.add_string("general.name", "in pieces")
+        for i in range(3):
+            writer.add_tensor(f"blk.{i}.ffn_down.weight", normal(16, 256))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        ferrumk("quantize", self.at("split-00002-of-00002.gguf"), self.at("whole.gguf"), "--format", "q4_k")
+        reader, tensors, _ = self.read_back(self.at("whole.gguf"))
+        self.assertEqual(len(tensors), 3)
+        self.assertEqual(reader.get_field("general.name").contents(), "in pieces")
+        self.assertIsNone(reader.get_field("split.count"))
+
     def test_quantize_refusals(self):
         path = self.at("twice.gguf")
         ferrumk("quantize", self.gguf, path, "--format", "q4_k")
