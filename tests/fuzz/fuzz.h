@@ -11,13 +11,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A file that lives in memory; the path is its entry in /proc. Never closed: one for each fuzzer. */
+/* Replaces what the file holds. */
 static inline void fuzz_write(int file, const uint8_t *data, size_t size) {
     if (ftruncate(file, 0) || pwrite(file, data, size, 0) != (ssize_t)size)
         abort();
 }
 
-/* A change of these bytes is a read past the end of an entry's data or an unstable answer. */
+/* Describes and finds an entry, touches both ends of its tensors, and reads it where it is a vector. */
 static inline void fuzz_entry(fmk_checkpoint *c, int32_t index) {
     fmk_entry entry = {.struct_size = sizeof entry};
     fmk_part part = {.struct_size = sizeof part};
