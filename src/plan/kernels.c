@@ -5,17 +5,19 @@
 
 #include <stdio.h>
 
-static const char *rounds_activations(const struct fmk_query *query) {
-    return query->flags & FMK_LINEAR_EXACT ? "it rounds activations to int8 and the call asks for EXACT"
-                                           : NULL;
-}
-
 static const char *no_objection(const struct fmk_query *query) {
     (void)query;
     return NULL;
 }
 
+#if defined(__x86_64__)
+static const char *rounds_activations(const struct fmk_query *query) {
+    return query->flags & FMK_LINEAR_EXACT ? "it rounds activations to int8 and the call asks for EXACT"
+                                           : NULL;
+}
+
 enum { AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C };
+#endif
 
 static const struct fmk_kernel rows[] = {
 #if defined(__x86_64__)
