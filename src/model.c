@@ -6,6 +6,7 @@
 #include "abi.h"
 #include "checkpoint/checkpoint.h"
 #include "error.h"
+#include "load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -307,7 +308,7 @@ static fmk_status load_weight(struct loading *loading, const struct wanted *w, f
     }
     loading->now = w->bytes;
     fmk_status status =
-        fmk_checkpoint_weight(out, loading->queue, loading->model->checkpoint, names, w->count, &desc);
+        fmk_load_weight(out, loading->queue, loading->model->checkpoint, names, w->count, &desc);
     if (status)
         return fmk_fail_in(status, "%s", w->names[0]);
     loading->done += w->bytes;

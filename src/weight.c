@@ -487,7 +487,7 @@ void fmk_weight_destroy(fmk_weight *weight, fmk_queue *queue) {
         return;
     if (weight->owns_storage)
         fmk_context_release(weight->ctx, weight->native, weight->storage, weight->storage_size);
-    fmk_checkpoint_close(weight->source);
+    fmk_checkpoint_release(weight->source);
     fmk_context_destroy(weight->ctx);
     free(weight->projection.parts);
     free(weight->infos);

@@ -2,6 +2,7 @@
 #include "../abi.h"
 #include "../checkpoint/checkpoint.h"
 #include "../error.h"
+#include "../load.h"
 
 static fmk_status require(const void *argument, const char *name) {
     return argument ? FMK_OK : fmk_fail(FMK_EINVAL, "%s is NULL", name);
@@ -71,7 +72,7 @@ fmk_status fmk_checkpoint_load(fmk_weight **out, fmk_queue *queue, fmk_checkpoin
                         "desc has parts or num_experts; they come from the checkpoint: leave them 0");
     if (given.source && given.source != c)
         return fmk_fail(FMK_EINVAL, "desc.source is another checkpoint; leave it NULL");
-    return fmk_checkpoint_weight(out, queue, c, names, count, &given);
+    return fmk_load_weight(out, queue, c, names, count, &given);
 }
 
 fmk_status fmk_checkpoint_vector(fmk_checkpoint *c, const char *name, float *out, int64_t capacity,

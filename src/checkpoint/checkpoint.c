@@ -161,29 +161,3 @@ fmk_status fmk_checkpoint_floats(const fmk_checkpoint *c, const char *name, floa
         out[i] = float_at(entry->anchor->data, d.dtype, i);
     return FMK_OK;
 }
-
-fmk_status fmk_checkpoint_weight(fmk_weight **out, fmk_queue *queue, fmk_checkpoint *c,
-                                 const char *const *names, int32_t count, const fmk_weight_desc *desc) {
-    enum { MAX_PARTS = 64 };
-    fmk_part parts[MAX_PARTS];
-    fmk_weight_desc whole = *desc;
-    if (count < 1 || count > MAX_PARTS)
-        return fmk_fail(FMK_EINVAL, "count is %d; 1 to %d is accepted", count, MAX_PARTS);
-    for (int32_t i = 0; i < count; i++) {
-        int32_t experts = 0;
-        if (!names[i])
-            return fmk_fail(FMK_EINVAL, "names[%d] is NULL", i);
-        fmk_status status = fmk_checkpoint_part(c, names[i], &parts[i], &experts, NULL);
-        if (status)
-            return fmk_fail_in(status, "names[%d]", i);
-        if (i && experts != whole.num_experts)
-            return fmk_fail(FMK_EINVAL, "%.64s has %d experts and %.64s %d; the same number is expected",
-                            names[0], whole.num_experts, names[i], experts);
-        whole.num_experts = experts;
-    }
-    whole.struct_size = sizeof whole;
-    whole.parts = parts;
-    whole.num_parts = count;
-    whole.source = c;
-    return fmk_weight_create(out, queue, &whole);
-}

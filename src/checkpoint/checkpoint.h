@@ -4,7 +4,7 @@
 
 #include "tensors.h"
 
-/* A checkpoint is counted: what keeps using its map retains it, and releases it with fmk_checkpoint_close. */
+/* A checkpoint is counted: what keeps using its map retains it, and releases it. NULL is fine. */
 void fmk_checkpoint_retain(fmk_checkpoint *c);
 void fmk_checkpoint_release(fmk_checkpoint *c);
 
@@ -26,10 +26,6 @@ fmk_status fmk_checkpoint_part(const fmk_checkpoint *c, const char *name, fmk_pa
 /* The vector `name`: its length, and its values where out is not NULL (room for `capacity`). */
 fmk_status fmk_checkpoint_floats(const fmk_checkpoint *c, const char *name, float *out, int64_t capacity,
                                  int64_t *count);
-
-/* One weight out of `count` matrices; `desc` is a whole struct without parts. */
-fmk_status fmk_checkpoint_weight(fmk_weight **out, fmk_queue *queue, fmk_checkpoint *c,
-                                 const char *const *names, int32_t count, const fmk_weight_desc *desc);
 
 /* A GGUF key or a value of config.json ("rope_parameters.rope_theta"). Of kind FMK_SETTING_ABSENT where there
  * is none. */
