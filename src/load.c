@@ -26,5 +26,10 @@ fmk_status fmk_load_weight(fmk_weight **out, fmk_queue *queue, fmk_checkpoint *c
     whole.parts = parts;
     whole.num_parts = count;
     whole.source = c;
-    return fmk_weight_create(out, queue, &whole);
+    fmk_weight_desc checked;
+    fmk_part first;
+    fmk_status status = fmk_context_alive(queue->ctx);
+    if (!status)
+        status = fmk_weight_desc_read(&whole, &checked, &first);
+    return status ? status : fmk_weight_pack(out, queue, &checked);
 }

@@ -7,7 +7,7 @@
  * in the byte order of the machine that wrote them. The bytes may come from a file, so nothing in them is
  * believed: numbers must be ones that the layout could have made, sections must lie where this code would
  * place them, and indices must be in range. */
-#include "weight.h"
+#include "packed.h"
 
 #include "abi.h"
 #include "checkpoint/checkpoint.h"

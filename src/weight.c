@@ -28,7 +28,7 @@ static bool borrows(const fmk_weight_desc *desc, const struct fmk_source *source
 
 /* ---- shape ---- */
 
-static fmk_status check_desc(const fmk_weight_desc *desc) {
+static fmk_status check_numbers(const fmk_weight_desc *desc) {
     if (desc->flags & ~(uint32_t)(FMK_WEIGHT_BORROW | FMK_WEIGHT_GLU))
         return fmk_fail(FMK_EINVAL, "flags 0x%x has bits that are none of BORROW 1, GLU 2", desc->flags);
     if (!desc->parts)
@@ -50,6 +50,15 @@ static fmk_status read_part(const fmk_weight_desc *desc, int32_t i, fmk_part *pa
     fmk_status status =
         fmk_struct_in(part, sizeof *part, (const char *)desc->parts + (size_t)i * stride, "part");
     return status ? fmk_fail_in(status, "parts[%d]", i) : FMK_OK;
+}
+
+fmk_status fmk_weight_desc_read(const fmk_weight_desc *given, fmk_weight_desc *desc, fmk_part *first) {
+    fmk_status status = fmk_struct_in(desc, sizeof *desc, given, "desc");
+    if (status || (status = check_numbers(desc)) || (status = read_part(desc, 0, first)))
+        return status;
+    if (first->format == FMK_FORMAT_PACKED && desc->num_parts != 1)
+        return fmk_fail(FMK_EINVAL, "num_parts %d: a part of format PACKED stands alone", desc->num_parts);
+    return FMK_OK;
 }
 
 /* One part's layout and numbers. */
@@ -337,16 +346,6 @@ static fmk_status fill(struct fmk_weight *weight, const fmk_weight_desc *desc,
     return FMK_OK;
 }
 
-/* ---- the exported functions ---- */
-
-/* A part of packed bytes stands alone. */
-static fmk_status read_first(const fmk_weight_desc *desc, fmk_part *first) {
-    fmk_status status = read_part(desc, 0, first);
-    if (!status && first->format == FMK_FORMAT_PACKED && desc->num_parts != 1)
-        status = fmk_fail(FMK_EINVAL, "num_parts %d: a part of format PACKED stands alone", desc->num_parts);
-    return status;
-}
-
 /* Everything that one creation needs while it lasts. */
 struct build {
     struct fmk_source *sources;
@@ -371,8 +370,7 @@ static fmk_status build_new(struct build *build, int32_t num_parts) {
     return fmk_no_memory(count * sizeof *build->sources, "the parts of a weight");
 }
 
-static fmk_status create_from_files(struct fmk_weight **out, struct fmk_queue *queue,
-                                    const fmk_weight_desc *desc) {
+fmk_status fmk_weight_pack(struct fmk_weight **out, struct fmk_queue *queue, const fmk_weight_desc *desc) {
     struct build build;
     struct fmk_weight *weight = NULL;
     uint64_t size;
@@ -397,26 +395,8 @@ static fmk_status create_from_files(struct fmk_weight **out, struct fmk_queue *q
     return status;
 }
 
-fmk_status fmk_weight_create(fmk_weight **out, fmk_queue *queue, const fmk_weight_desc *desc) {
-    if (!out)
-        return fmk_fail(FMK_EINVAL, "out is NULL");
-    *out = NULL;
-    if (!queue)
-        return fmk_fail(FMK_EINVAL, "queue is NULL");
-    fmk_weight_desc d;
-    fmk_part first;
-    fmk_status status = fmk_context_alive(queue->ctx);
-    if (status || (status = fmk_struct_in(&d, sizeof d, desc, "desc")) || (status = check_desc(&d)) ||
-        (status = read_first(&d, &first)))
-        return status;
-    return first.format == FMK_FORMAT_PACKED ? fmk_packed_read(out, queue, &d, &first)
-                                             : create_from_files(out, queue, &d);
-}
-
-/* The shape of a weight that is not made, and the storage it would take. shape->parts is the caller's to
- * free, also on failure. */
-static fmk_status with_shape(const fmk_weight_desc *desc, bool read_data, struct fmk_projection *shape,
-                             uint64_t *size) {
+fmk_status fmk_weight_shape(const fmk_weight_desc *desc, bool read_data, struct fmk_projection *shape,
+                            uint64_t *size) {
     struct build build;
     shape->parts = calloc((size_t)desc->num_parts, sizeof *shape->parts);
     if (!shape->parts)
@@ -429,41 +409,6 @@ static fmk_status with_shape(const fmk_weight_desc *desc, bool read_data, struct
         status = place_all(desc, build.sources, shape, build.index, build.sections, size);
     build_free(&build);
     return status;
-}
-
-fmk_status fmk_weight_storage(fmk_context *ctx, const fmk_weight_desc *desc, uint64_t *size,
-                              uint64_t *align) {
-    if (!ctx || !size || !align)
-        return fmk_fail(FMK_EINVAL, "%s is NULL", !ctx ? "ctx" : !size ? "size" : "align");
-    *size = 0;
-    *align = FMK_STORAGE_ALIGN;
-    fmk_weight_desc d;
-    fmk_part first;
-    fmk_status status = fmk_struct_in(&d, sizeof d, desc, "desc");
-    if (status || (status = check_desc(&d)) || (status = read_first(&d, &first)))
-        return status;
-    if (first.format == FMK_FORMAT_PACKED)
-        return fmk_packed_storage(&d, &first, size);
-
-    struct fmk_projection shape;
-    status = with_shape(&d, true, &shape, size);
-    free(shape.parts);
-    return status;
-}
-
-fmk_status fmk_weight_shape(const fmk_weight_desc *desc, struct fmk_projection *shape) {
-    fmk_weight_desc d;
-    fmk_part first;
-    uint64_t size;
-    shape->parts = NULL;
-    fmk_status status = fmk_struct_in(&d, sizeof d, desc, "desc");
-    if (status || (status = check_desc(&d)) || (status = read_first(&d, &first)))
-        return status;
-    if (first.format == FMK_FORMAT_PACKED)
-        return fmk_fail(FMK_EINVAL,
-                        "parts[0].format PACKED: what it holds is known once it is read; describe "
-                        "the weight that was packed");
-    return with_shape(&d, false, shape, &size);
 }
 
 fmk_status fmk_weight_check(const fmk_queue *queue, const fmk_weight *weight) {

@@ -28,9 +28,17 @@ struct fmk_sections {
  * when they do not fit in an address space. */
 bool fmk_weight_sections(const struct fmk_packed *packed, bool index, bool bias, bool data, int64_t *at,
                          struct fmk_sections *out);
-/* The shape that a weight made from `desc` would have: no tensor is read. shape->parts [num_parts] is the
- * caller's to free, also on failure; no pointer in it is set. */
-fmk_status fmk_weight_shape(const fmk_weight_desc *desc, struct fmk_projection *shape);
+/* The caller's descriptor, checked but for its parts, and the first of these: whether it is of format PACKED
+ * decides who makes the weight. */
+fmk_status fmk_weight_desc_read(const fmk_weight_desc *given, fmk_weight_desc *desc, fmk_part *first);
+/* The shape and the storage of a weight made of files' parts, without making it; read_data: what depends on
+ * the data too. shape->parts [num_parts] is the caller's to free, also on failure; no pointer in it is set.
+ */
+fmk_status fmk_weight_shape(const fmk_weight_desc *desc, bool read_data, struct fmk_projection *shape,
+                            uint64_t *size);
+/* A weight made of files' parts. */
+fmk_status fmk_weight_pack(struct fmk_weight **out, struct fmk_queue *queue, const fmk_weight_desc *desc);
+
 /* A weight with room for num_parts parts and nothing in it yet; holds the context. */
 fmk_status fmk_weight_new(struct fmk_weight **out, struct fmk_context *ctx, int32_t num_parts,
                           int32_t num_experts, bool glu);
@@ -40,14 +48,5 @@ fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *
 
 /* Whether the two can meet in a call: neither is NULL, one context, alive. */
 fmk_status fmk_weight_check(const fmk_queue *queue, const fmk_weight *weight);
-
-/* Packed bytes (packed.c). */
-uint64_t fmk_packed_layout_id(const struct fmk_projection *projection);
-uint64_t fmk_packed_size(const struct fmk_weight *weight);
-void fmk_packed_write(const struct fmk_weight *weight, uint8_t *out);
-/* Bytes of storage that a weight made of this one part needs. */
-fmk_status fmk_packed_storage(const fmk_weight_desc *desc, const fmk_part *part, uint64_t *size);
-fmk_status fmk_packed_read(struct fmk_weight **out, struct fmk_queue *queue, const fmk_weight_desc *desc,
-                           const fmk_part *part);
 
 #endif

@@ -6,29 +6,18 @@
 #include <stdlib.h>
 
 /* Best first: AUTO takes the first that opens. */
-static const struct fmk_backend_row *const backends[] = {
+static const struct fmk_backend_row *const present[] = {
     &fmk_cpu_backend,
 };
-enum { BACKENDS = sizeof backends / sizeof backends[0] };
-
-static const char *backend_name(fmk_backend id) {
-    switch (id) {
-    case FMK_BACKEND_CUDA:
-        return "CUDA";
-    case FMK_BACKEND_VULKAN:
-        return "Vulkan";
-    default:
-        return "unknown";
-    }
-}
+enum { BACKENDS = sizeof present / sizeof present[0] };
 
 static fmk_status open_backend(struct fmk_context *ctx, const fmk_context_desc *desc) {
     fmk_status status = FMK_ENODEVICE;
     for (int i = 0; i < BACKENDS; i++) {
-        if (desc->backend != FMK_BACKEND_AUTO && desc->backend != backends[i]->id)
+        if (desc->backend != FMK_BACKEND_AUTO && desc->backend != present[i]->id)
             continue;
-        ctx->backend = backends[i];
-        status = backends[i]->open(ctx, desc);
+        ctx->backend = present[i];
+        status = present[i]->open(ctx, desc);
         if (!status || desc->backend != FMK_BACKEND_AUTO)
             return status;
     }
@@ -36,7 +25,7 @@ static fmk_status open_backend(struct fmk_context *ctx, const fmk_context_desc *
         return status;
     if (desc->backend == FMK_BACKEND_CUDA || desc->backend == FMK_BACKEND_VULKAN)
         return fmk_fail(FMK_ENODEVICE, "backend %d: this library was built without %s", desc->backend,
-                        backend_name(desc->backend));
+                        desc->backend == FMK_BACKEND_CUDA ? "CUDA" : "Vulkan");
     return fmk_fail(FMK_EINVAL, "backend %d is none of AUTO 0, CPU 1, CUDA 2, VULKAN 3", desc->backend);
 }
 

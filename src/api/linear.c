@@ -40,12 +40,19 @@ fmk_status fmk_workspace_size(const fmk_weight *weight, const fmk_linear_args *a
 fmk_status fmk_can_run(fmk_context *ctx, const fmk_weight_desc *desc, const fmk_linear_args *args) {
     if (!ctx)
         return fmk_fail(FMK_EINVAL, "ctx is NULL");
+    fmk_weight_desc d;
+    fmk_part first;
+    fmk_status status = fmk_context_alive(ctx);
+    if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
+        return status;
+    if (first.format == FMK_FORMAT_PACKED)
+        return fmk_fail(FMK_EINVAL,
+                        "parts[0].format PACKED: what it holds is known once it is read; describe "
+                        "the weight that was packed");
     struct fmk_projection shape;
     struct fmk_call call;
-    fmk_status status = fmk_context_alive(ctx);
-    if (status)
-        return status;
-    status = fmk_weight_shape(desc, &shape);
+    uint64_t storage;
+    status = fmk_weight_shape(&d, false, &shape, &storage);
     if (!status)
         status = fmk_call_check(&shape, args, false, &call);
     free(shape.parts);

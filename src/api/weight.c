@@ -1,7 +1,43 @@
-/* What one can ask of a weight that exists: info, export, the numbers in it. */
+/* Making weights, and what one can ask of them: info, export, the numbers in them. */
 #include "../abi.h"
 #include "../error.h"
-#include "../weight.h"
+#include "../packed.h"
+
+#include <stdlib.h>
+
+fmk_status fmk_weight_create(fmk_weight **out, fmk_queue *queue, const fmk_weight_desc *desc) {
+    if (!out)
+        return fmk_fail(FMK_EINVAL, "out is NULL");
+    *out = NULL;
+    if (!queue)
+        return fmk_fail(FMK_EINVAL, "queue is NULL");
+    fmk_weight_desc d;
+    fmk_part first;
+    fmk_status status = fmk_context_alive(queue->ctx);
+    if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
+        return status;
+    return first.format == FMK_FORMAT_PACKED ? fmk_packed_read(out, queue, &d, &first)
+                                             : fmk_weight_pack(out, queue, &d);
+}
+
+fmk_status fmk_weight_storage(fmk_context *ctx, const fmk_weight_desc *desc, uint64_t *size,
+                              uint64_t *align) {
+    if (!ctx || !size || !align)
+        return fmk_fail(FMK_EINVAL, "%s is NULL", !ctx ? "ctx" : !size ? "size" : "align");
+    *size = 0;
+    *align = FMK_STORAGE_ALIGN;
+    fmk_weight_desc d;
+    fmk_part first;
+    fmk_status status = fmk_weight_desc_read(desc, &d, &first);
+    if (status)
+        return status;
+    if (first.format == FMK_FORMAT_PACKED)
+        return fmk_packed_storage(&d, &first, size);
+    struct fmk_projection shape;
+    status = fmk_weight_shape(&d, true, &shape, size);
+    free(shape.parts);
+    return status;
+}
 
 fmk_status fmk_weight_info(const fmk_weight *weight, fmk_weight_info_t *out) {
     if (!weight)
