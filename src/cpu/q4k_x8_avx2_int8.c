@@ -92,8 +92,17 @@ FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, i
         struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
         multiply_run(run, 8, &acts, 4, P, out + t * FMK_TILE_N);
     }
-    for (; t < tile->tokens; t++) {
-        struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
+    if (t == tile->tokens)
+        return;
+    struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
+    switch (tile->tokens - t) {
+    case 3:
+        multiply_run(run, 8, &acts, 3, P, out + t * FMK_TILE_N);
+        return;
+    case 2:
+        multiply_run(run, 8, &acts, 2, P, out + t * FMK_TILE_N);
+        return;
+    default:
         multiply_run(run, 8, &acts, 1, P, out + t * FMK_TILE_N);
     }
 }

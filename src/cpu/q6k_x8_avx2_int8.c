@@ -195,8 +195,17 @@ FMK_INLINE void all_tokens(const struct block *block, const struct fmk_tile *til
         struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * b);
         multiply_unpacked(block, &acts, start + t, 4, P, out + t * FMK_TILE_N);
     }
-    for (; t < tile->tokens; t++) {
-        struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * b);
+    if (t == tile->tokens)
+        return;
+    struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * b);
+    switch (tile->tokens - t) {
+    case 3:
+        multiply_unpacked(block, &acts, start + t, 3, P, out + t * FMK_TILE_N);
+        return;
+    case 2:
+        multiply_unpacked(block, &acts, start + t, 2, P, out + t * FMK_TILE_N);
+        return;
+    default:
         multiply_unpacked(block, &acts, start + t, 1, P, out + t * FMK_TILE_N);
     }
 }
