@@ -26,6 +26,7 @@ static void test_methods(void **state) {
         {"{\"quant_method\":\"gptq\",\"checkpoint_format\":null}", FMK_QUANT_GPTQ, "gptq"},
         {"{\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq_v2\"}", FMK_QUANT_GPTQ_V2, "gptq"},
         {"{\"method\":\"gptq\",\"format\":\"gptq_v2\"}", FMK_QUANT_GPTQ_V2, "gptq"},
+        {"{\"method\":\"gptq\",\"format\":\"gptq_p\",\"bits\":4}", FMK_QUANT_GPTQ_V2, "gptq"},
         {"{\"checkpoint_format\":\"marlin\"}", FMK_QUANT_MARLIN, "marlin"},
         {"{\"quant_method\":\"marlin\",\"group_size\":128}", FMK_QUANT_MARLIN, "marlin"},
         {"{\"is_marlin_format\":true,\"bits\":4}", FMK_QUANT_MARLIN, "marlin"},

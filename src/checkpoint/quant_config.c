@@ -162,7 +162,9 @@ static fmk_status settle_method(const json_t *object, struct fmk_quant_config *c
     } else if (marlin == 1 || strcmp(format, "marlin") == 0 || strcmp(method, "marlin") == 0) {
         name = "marlin";
         config->method = FMK_QUANT_MARLIN;
-    } else if (strcmp(format, "gptq_v2") == 0) {
+    } else if (is_one_of(format, "gptq_v2", "gptq_p")) {
+        /* GPTQModel's planar words differ from v2 ones where bits do not divide 32, and those are not read.
+         */
         config->method = FMK_QUANT_GPTQ_V2;
     } else if (!is_one_of(format, "", "gptq")) {
         name = format;
