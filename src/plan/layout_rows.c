@@ -4,16 +4,10 @@
 #include "../formats/k_quants.h"
 #include "layout_rows.h"
 
-/* Experts begin at multiples of this. */
-enum { EXPERT_ALIGN = 64 };
-
 /* Fills in the sizes that follow from `row_bytes` and the numbers already there; false on overflow. */
 static bool set_sizes(struct fmk_packed *packed, int64_t n, int32_t experts, int64_t row_bytes) {
     int64_t expert_bytes, bytes;
-    if (!fmk_mul(n, row_bytes, &expert_bytes) || expert_bytes > INT64_MAX - EXPERT_ALIGN)
-        return false;
-    expert_bytes = fmk_round_up(expert_bytes, EXPERT_ALIGN);
-    if (!fmk_mul(experts, expert_bytes, &bytes))
+    if (!fmk_mul(n, row_bytes, &expert_bytes) || !fmk_mul(experts, expert_bytes, &bytes))
         return false;
     packed->stride = (uint64_t)row_bytes;
     packed->expert_stride = (uint64_t)expert_bytes;
