@@ -1,93 +1,50 @@
-/* What it costs to wake a second thread for little work: microseconds of
- *     pthreadpool's parallelize,
- *     a pool of one word in memory, on which both sides spin for 0, 50 or 1000 us and then sleep,
- *     a small fmk_linear (256 x 256, M = 1) on one thread and on two,
+/* What it costs to share little work between threads: microseconds of
+ *     an empty job of two items on the library's pool, and on pthreadpool where that is installed,
+ *     the same of two items of 20 us each, which one thread alone would do in 40,
+ *     a small fmk_linear (1024 x 1024, M = 1) on one thread and on two,
  * each right after the call before it, after a pause in which threads fall asleep, and with a busy thread of
  * somebody else's for every core. CSV on stdout. */
+#include "../src/cpu/pool.h"
 #include "measure.h"
 #include "random.h"
 #include "synthetic.h"
 #include "tool.h"
 
-#include <linux/futex.h>
 #include <pthread.h>
-#include <pthreadpool.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#ifdef HAVE_PTHREADPOOL
+#include <pthreadpool.h>
+#endif
 
-enum { PAUSE_US = 2000, MAX_BUSY = 256 };
-
-/* ---- a pool of one word each way ---- */
-
-struct word {
-    atomic_int value, sleepers;
-};
-
-static void wait_while(struct word *word, int old, double spin) {
-    double begun = seconds();
-    while (atomic_load(&word->value) == old) {
-        if (seconds() - begun < spin)
-            continue;
-        atomic_fetch_add(&word->sleepers, 1);
-        syscall(SYS_futex, &word->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
-        atomic_fetch_sub(&word->sleepers, 1);
-    }
-}
-
-static void set(struct word *word, int value) {
-    atomic_store(&word->value, value);
-    if (atomic_load(&word->sleepers))
-        syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-struct pair {
-    struct word begin, end;
-    double spin;
-    int calls;
-    pthread_t thread;
-};
-
-static void *second_thread(void *user) {
-    struct pair *pair = user;
-    int seen = 0;
-    for (;;) {
-        wait_while(&pair->begin, seen, pair->spin);
-        seen = atomic_load(&pair->begin.value);
-        if (seen < 0)
-            return NULL;
-        set(&pair->end, seen);
-    }
-}
-
-static void pair_open(struct pair *pair, double spin) {
-    *pair = (struct pair){.spin = spin};
-    if (pthread_create(&pair->thread, NULL, second_thread, pair))
-        quit(EXIT_REFUSED, "no second thread");
-}
-
-static void pair_call(void *user) {
-    struct pair *pair = user;
-    set(&pair->begin, ++pair->calls);
-    wait_while(&pair->end, pair->calls - 1, pair->spin);
-}
-
-static void pair_close(struct pair *pair) {
-    set(&pair->begin, -1);
-    pthread_join(pair->thread, NULL);
-}
+enum { PAUSE_US = 2000, MAX_BUSY = 256, ITEMS = 2 };
 
 /* ---- what is timed, and when ---- */
 
-static void nothing(void *user, size_t i) {
+static double item_seconds;
+
+static void item(void *user, int64_t i) {
     (void)user;
     (void)i;
+    double end = seconds() + item_seconds;
+    while (item_seconds > 0 && seconds() < end)
+        continue;
 }
 
 static void pool_call(void *pool) {
-    pthreadpool_parallelize_1d(pool, nothing, NULL, 2, 0);
+    fmk_pool_run(pool, item, NULL, ITEMS);
 }
+
+#ifdef HAVE_PTHREADPOOL
+static void item_of_size(void *user, size_t i) {
+    item(user, (int64_t)i);
+}
+
+static void pthreadpool_call(void *pool) {
+    pthreadpool_parallelize_1d(pool, item_of_size, NULL, ITEMS, 0);
+}
+#endif
 
 static void linear_call(void *projection) {
     projection_run(projection);
@@ -136,7 +93,7 @@ static void report(const char *what, int threads, void (*call)(void *user), void
 }
 
 static void report_linear(int threads) {
-    enum { SIDE = 256 };
+    enum { SIDE = 1024 };
     struct device device;
     struct synthetic source;
     fmk_weight *weight;
@@ -149,28 +106,37 @@ static void report_linear(int threads) {
     synthetic_free(&source);
     random_normal(in, SIDE, 1);
     projection_set(&projection, &device, weight, 1, 0, 0, in, out);
-    report("fmk_linear 256x256 q4_k", threads, linear_call, &projection);
+    report("fmk_linear 1024x1024 q4_k", threads, linear_call, &projection);
     fmk_weight_destroy(weight, device.queue);
     device_close(&device);
 }
 
-int main(void) {
-    static const int spins_us[] = {0, 50, 1000};
-    set_program("latency");
-    printf("what,threads,when,calls,us_median,us_p10,us_p90,us_mean\n");
+/* Jobs of two items on either pool. */
+static void report_pools(const char *work) {
+    char *what = text_of("the library's pool, %s", work);
+    struct fmk_pool *own = fmk_pool_open(2);
+    if (!own)
+        quit(EXIT_REFUSED, "no pool of two threads");
+    report(what, 2, pool_call, own);
+    fmk_pool_close(own);
+    free(what);
+#ifdef HAVE_PTHREADPOOL
+    what = text_of("pthreadpool, %s", work);
     pthreadpool_t pool = pthreadpool_create(2);
     if (!pool)
         quit(EXIT_REFUSED, "no pool of two threads");
-    report("pthreadpool", 2, pool_call, pool);
+    report(what, 2, pthreadpool_call, pool);
     pthreadpool_destroy(pool);
-    for (size_t i = 0; i < sizeof spins_us / sizeof *spins_us; i++) {
-        struct pair pair;
-        char *what = text_of("spin %d us then sleep", spins_us[i]);
-        pair_open(&pair, 1e-6 * spins_us[i]);
-        report(what, 2, pair_call, &pair);
-        pair_close(&pair);
-        free(what);
-    }
+    free(what);
+#endif
+}
+
+int main(void) {
+    set_program("latency");
+    printf("what,threads,when,calls,us_median,us_p10,us_p90,us_mean\n");
+    report_pools("nothing");
+    item_seconds = 20e-6;
+    report_pools("2 x 20 us");
     report_linear(1);
     report_linear(2);
     return 0;

@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-struct pthreadpool;
+struct fmk_pool;
 
 struct fmk_context {
     atomic_int references;
@@ -19,7 +19,7 @@ struct fmk_context {
     void *parallel_user;
     void (*log)(void *user, int32_t level, const char *text);
     void *log_user;
-    struct pthreadpool *pool; /* NULL: the calling thread alone, or the caller's parallel_for */
+    struct fmk_pool *pool; /* NULL: the calling thread alone, or the caller's parallel_for */
     atomic_flag pool_busy;
     fmk_context_info_t info;
 };

@@ -1,7 +1,6 @@
 /* Many threads on one context: each with its own queue and workspace, on shared weights, while others make
  * and destroy weights; every result is bit for bit that of one thread alone. And fork. Meant to be run under
  * ThreadSanitizer as well. */
-#define _GNU_SOURCE /* RTLD_NEXT */
 #include "samples.h"
 
 #include <pthread.h>
@@ -9,38 +8,6 @@
 #include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#ifdef __SANITIZE_THREAD__
-/* pthreadpool is not instrumented, so that ThreadSanitizer does not see its barriers: they are told here.
- * What happens before the call happens before each task, and each task before the call's return. */
-#include <dlfcn.h>
-#include <sanitizer/tsan_interface.h>
-
-struct told_task {
-    void (*task)(void *, size_t);
-    void *arg;
-};
-
-static void run_told(void *told_, size_t i) {
-    struct told_task *told = told_;
-    __tsan_acquire(told);
-    told->task(told->arg, i);
-    __tsan_release(told);
-}
-
-void pthreadpool_parallelize_1d(void *pool, void (*task)(void *, size_t), void *arg, size_t range,
-                                uint32_t flags);
-void pthreadpool_parallelize_1d(void *pool, void (*task)(void *, size_t), void *arg, size_t range,
-                                uint32_t flags) {
-    void (*real)(void *, void (*)(void *, size_t), void *, size_t, uint32_t);
-    void *found = dlsym(RTLD_NEXT, "pthreadpool_parallelize_1d");
-    memcpy(&real, &found, sizeof real);
-    struct told_task told = {task, arg};
-    __tsan_release(&told);
-    real(pool, run_told, &told, range, flags);
-    __tsan_acquire(&told);
-}
-#endif
 
 enum { N = 128, K = 512, MOST_M = 33, CALLERS = 6, ROUNDS = 12 };
 

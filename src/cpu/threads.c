@@ -1,4 +1,4 @@
-/* The context's threads: pthreadpool, or the caller's parallel_for. A pool serves one call at a time; a call
+/* The context's threads: a pool, or the caller's parallel_for. A pool serves one call at a time; a call
  * that finds it busy runs on its own thread alone, so that engines calling from many threads neither wait for
  * each other nor run more threads than cores. */
 #define _GNU_SOURCE /* sched_getaffinity */
@@ -7,8 +7,8 @@
 #include "../context.h"
 #include "../error.h"
 #include "../parallel.h"
+#include "pool.h"
 
-#include <pthreadpool.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -28,24 +28,14 @@ fmk_status fmk_threads_open(struct fmk_context *ctx, int32_t threads) {
     ctx->info.threads = threads ? threads : available_cores();
     if (ctx->info.threads == 1)
         return FMK_OK;
-    ctx->pool = pthreadpool_create((size_t)ctx->info.threads);
+    ctx->pool = fmk_pool_open(ctx->info.threads);
     return ctx->pool ? FMK_OK : fmk_fail(FMK_ENOMEM, "no memory for a pool of %d threads", ctx->info.threads);
 }
 
 void fmk_threads_close(struct fmk_context *ctx) {
     /* In a forked child the pool's threads do not exist, and joining them would wait forever. */
     if (ctx->pool && !fmk_context_alive(ctx))
-        pthreadpool_destroy(ctx->pool);
-}
-
-struct job {
-    void (*body)(void *arg, int64_t i);
-    void *arg;
-};
-
-static void run_one(void *job_, size_t i) {
-    const struct job *job = job_;
-    job->body(job->arg, (int64_t)i);
+        fmk_pool_close(ctx->pool);
 }
 
 void fmk_parallel(struct fmk_context *ctx, void (*body)(void *arg, int64_t i), void *arg, int64_t count) {
@@ -54,8 +44,7 @@ void fmk_parallel(struct fmk_context *ctx, void (*body)(void *arg, int64_t i), v
         return;
     }
     if (count > 1 && ctx->pool && !atomic_flag_test_and_set_explicit(&ctx->pool_busy, memory_order_acquire)) {
-        struct job job = {body, arg};
-        pthreadpool_parallelize_1d(ctx->pool, run_one, &job, (size_t)count, 0);
+        fmk_pool_run(ctx->pool, body, arg, count);
         atomic_flag_clear_explicit(&ctx->pool_busy, memory_order_release);
         return;
     }

@@ -8,7 +8,7 @@ import sys
 
 # docs/abi.md names these.
 GLIBC_CEILING = (2, 34)
-NEEDED = {"libc.so.6", "libm.so.6", "libpthreadpool.so.0", "libjansson.so.4", "libpcre2-8.so.0",
+NEEDED = {"libc.so.6", "libm.so.6", "libjansson.so.4", "libpcre2-8.so.0",
           "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 # Never called: a library neither ends its host, prints, nor reads its environment.
 FORBIDDEN = {"abort", "exit", "_exit", "quick_exit", "__assert_fail", "raise", "signal", "sigaction",
