@@ -14,26 +14,26 @@ enum { FMK_TILE_M = 64, FMK_TILE_N = 64, FMK_K_BLOCK = 256 };
 /* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32 or the q8
  * fields are there, as the kernel's table row asks. */
 struct fmk_acts {
-    int64_t k;            /* row length: k_packed rounded up to a multiple of 32 */
-    const float *f32;     /* [m][k] */
+    int64_t k;        /* row length: k_packed rounded up to a multiple of 32 */
+    const float *f32; /* [m][k] */
     /* q8: x = q * scale, one scale per 32, |q| <= 127. A chunk with a value that is not finite has scale
      * NaN. The sums are of the quantized values: sum32 = scale * (sum of its 32 q), sum16 likewise of each
      * half, so sum32[i] is sum16[2i] + sum16[2i+1] up to rounding. */
-    const int8_t *q;      /* [m][k] */
-    const float *scale;   /* [m][k / 32] */
-    const float *sum32;   /* [m][k / 32] */
-    const float *sum16;   /* [m][k / 16] */
+    const int8_t *q;    /* [m][k] */
+    const float *scale; /* [m][k / 32] */
+    const float *sum32; /* [m][k / 32] */
+    const float *sum16; /* [m][k / 16] */
 };
 
 struct fmk_tile {
     const struct fmk_packed *part;
-    const uint8_t *data;           /* the expert's first byte */
+    const uint8_t *data; /* the expert's first byte */
     const struct fmk_acts *acts;
-    int64_t row;                   /* first weight row: a multiple of 8 */
-    int32_t rows;                  /* 1..64; in x8 layouts whole panels are computed, the rest is padding */
-    int64_t token;                 /* first activation row */
-    int32_t tokens;                /* 1..64 */
-    float *out;                    /* [tokens][FMK_TILE_N]; columns rows..63 are don't-care */
+    int64_t row;    /* first weight row: a multiple of 8 */
+    int32_t rows;   /* 1..64; in x8 layouts whole panels are computed, the rest is padding */
+    int64_t token;  /* first activation row */
+    int32_t tokens; /* 1..64 */
+    float *out;     /* [tokens][FMK_TILE_N]; columns rows..63 are don't-care */
 };
 
 typedef void fmk_tile_kernel(const struct fmk_tile *tile);
