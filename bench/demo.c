@@ -203,8 +203,7 @@ static bool run_model(struct device *device, const char *path) {
     run_passes(lines, count, false);
     run_passes(lines, count, true);
 
-    printf("\n%-9s %13s  %-11s %-22s %15s  %16s   %7s\n", "", "", "", "", "decode, M = 1", "prefill, M = 64",
-           "");
+    printf("\n%-9s %13s  %-11s %-22s %15s  %16s\n", "", "", "", "", "decode, M = 1", "prefill, M = 64");
     printf("%-9s %13s  %-11s %-22s %8s %6s  %8s %7s   %7s\n", "layer", "N x K", "format", "kernel", "us",
            "GB/s", "us", "GFLOP/s", "error");
     for (int i = 0; i < count; i++)
