@@ -313,10 +313,6 @@ fmk_status fmk_cpu_linear(struct fmk_queue *queue, const struct fmk_projection *
     int64_t m = rows_there(call);
     if (!m)
         return FMK_OK;
-    fmk_status status = fmk_slab_check(w, call, m);
-    if (status)
-        return status;
-
     struct plan plan;
     struct room room;
     make_plan(queue->ctx, w, call, &plan);
@@ -328,6 +324,10 @@ fmk_status fmk_cpu_linear(struct fmk_queue *queue, const struct fmk_projection *
     if ((space->handle + space->offset) % 256)
         return fmk_fail(FMK_EINVAL, "workspace is at address 0x%llx, which is not a multiple of 256",
                         (unsigned long long)(space->handle + space->offset));
+    int64_t size = space->size < BEST_BYTES ? (int64_t)space->size : BEST_BYTES;
+    fmk_status status = fmk_slab_check(w, call, m, fmk_pointer(*space), size);
+    if (status)
+        return status;
 
     int64_t units = fmk_slab_units(w, call, m);
     int64_t slab = fmk_max(1, units_in(&plan, units, space->size));

@@ -21,7 +21,27 @@ int64_t fmk_slab_units(const struct fmk_projection *w, const struct fmk_call *ca
     return m;
 }
 
-static fmk_status check_sorted(const struct fmk_projection *w, const struct fmk_call *call) {
+/* A pair that came twice would be written twice, and could be more rows than a slab has room for. `seen` has
+ * a bit per pair, for as many pairs at a time as it holds. */
+static fmk_status check_once(const int32_t *pairs, int32_t total, int64_t rows, uint8_t *seen, int64_t size) {
+    int64_t window = 8 * fmk_min(size, (rows + 7) / 8);
+    for (int64_t first = 0; first < rows; first += window) {
+        memset(seen, 0, (size_t)window / 8);
+        for (int32_t i = 0; i < total; i++) {
+            int64_t at = pairs[i] - first;
+            if (at < 0 || at >= window)
+                continue;
+            if (seen[at / 8] >> at % 8 & 1)
+                return fmk_fail(FMK_EINVAL, "routing.pairs[%d] is %d, which comes a second time", i,
+                                pairs[i]);
+            seen[at / 8] |= (uint8_t)(1 << at % 8);
+        }
+    }
+    return FMK_OK;
+}
+
+static fmk_status check_sorted(const struct fmk_projection *w, const struct fmk_call *call, uint8_t *scratch,
+                               int64_t scratch_size) {
     const fmk_routing *r = &call->routing;
     const int32_t *offsets = fmk_pointer(r->offsets), *pairs = fmk_pointer(r->pairs);
     if (offsets[0])
@@ -40,22 +60,21 @@ static fmk_status check_sorted(const struct fmk_projection *w, const struct fmk_
         if (pairs[i] < 0 || pairs[i] >= call->rows)
             return fmk_fail(FMK_EINVAL, "routing.pairs[%d] is %d; it must be in 0..%lld", i, pairs[i],
                             (long long)call->rows - 1);
-    return FMK_OK;
+    return check_once(pairs, total, call->rows, scratch, scratch_size);
 }
 
-fmk_status fmk_slab_check(const struct fmk_projection *w, const struct fmk_call *call, int64_t m) {
+fmk_status fmk_slab_check(const struct fmk_projection *w, const struct fmk_call *call, int64_t m,
+                          uint8_t *scratch, int64_t scratch_size) {
     const fmk_linear_args *a = &call->args;
     if (call->routing.kind == FMK_ROUTE_SORTED)
-        return check_sorted(w, call);
+        return check_sorted(w, call, scratch, scratch_size);
     const int32_t *in_rows = fmk_pointer(a->in_rows);
     if (!in_rows)
         return FMK_OK;
-    /* Rows that fit in what the caller told of `in`. */
-    int64_t limit = INT32_MAX;
-    if (a->in.size) {
-        int64_t elements = (int64_t)(a->in.size / (uint64_t)fmk_dtype_size(a->in_type));
-        limit = elements < w->k ? 0 : (elements - w->k) / a->in_stride + 1;
-    }
+    /* Rows that fit in what the caller told of `in`, or else in memory. */
+    uint64_t in_size = a->in.size ? a->in.size : INT64_MAX;
+    int64_t elements = (int64_t)(in_size / (uint64_t)fmk_dtype_size(a->in_type));
+    int64_t limit = elements < w->k ? 0 : fmk_min((elements - w->k) / a->in_stride + 1, INT32_MAX);
     for (int64_t i = 0; i < m; i++)
         if (in_rows[i] < 0 || in_rows[i] >= limit)
             return fmk_fail(FMK_EINVAL, "in_rows[%lld] is %d; it must be in 0..%lld", (long long)i,

@@ -17,8 +17,10 @@ struct fmk_slab {
 
 /* Units of the call when m tokens are really there. */
 int64_t fmk_slab_units(const struct fmk_projection *w, const struct fmk_call *call, int64_t m);
-/* What the arrays hold, checked before anything is written. m: tokens really there. */
-fmk_status fmk_slab_check(const struct fmk_projection *w, const struct fmk_call *call, int64_t m);
+/* What the arrays hold, checked before anything is written. m: tokens really there; scratch: some bytes, at
+ * least one. */
+fmk_status fmk_slab_check(const struct fmk_projection *w, const struct fmk_call *call, int64_t m,
+                          uint8_t *scratch, int64_t scratch_size);
 /* Fills in the slab of units begin .. end-1; its arrays have room for (end - begin) * rows_per_token rows. */
 void fmk_slab_fill(const struct fmk_projection *w, const struct fmk_call *call, int64_t m, int64_t begin,
                    int64_t end, struct fmk_slab *slab);
