@@ -198,6 +198,8 @@ static void test_linear_nothing(void **state) {
     float before[COUNT(out)];
     memcpy(before, out, sizeof out);
     OK(fmk_linear(queue, weight, &nothing));
+    nothing.in = nothing.out = nothing.workspace = (fmk_buffer){0};
+    OK(fmk_linear(queue, weight, &nothing));
     assert_memory_equal(out, before, sizeof out);
 }
 

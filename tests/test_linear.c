@@ -350,6 +350,12 @@ static void test_overlap(void **state) {
             assert_true(fabs(at(&both, r, 256 + c) - want[r * 64 + c]) < 1e-4);
     args.out.offset -= 4;
     REFUSED(call(&b, weight, &args, true), FMK_EINVAL, "out overlaps in");
+    args.out.offset = 0; /* the same with out in front */
+    args.in.offset = 64 * 4;
+    args.in.size -= 64 * 4;
+    OK(call(&b, weight, &args, true));
+    args.in.offset -= 4;
+    REFUSED(call(&b, weight, &args, true), FMK_EINVAL, "out overlaps in");
     free_matrix(&both);
     fmk_weight_destroy(weight, b.queue);
     ref_free(&part);

@@ -285,6 +285,15 @@ static void test_refusals(void **state) {
     order[2] = -1;
     REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.pairs[2] is -1");
     order[2] = 2;
+    order[4] = 1; /* and more of them than the least workspace has room for */
+    REFUSED(call(&f.bench, f.weight, &args, false), FMK_EINVAL, "routing.pairs[4] is 1, which comes a second");
+    order[4] = 4;
+    routing.pairs.offset = 2;
+    REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.pairs is at address");
+    routing.pairs.offset = 0;
+    args.out = buffer((char *)offsets - out.size + 4, out.size);
+    REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "out overlaps routing.offsets");
+    args.out = buffer_of(&out);
     offsets[3] = 1;
     REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.offsets[3] is 1");
     offsets[3] = 3;
@@ -296,6 +305,11 @@ static void test_refusals(void **state) {
     routing.top_k = TOP_K;
     routing.kind = 9;
     REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.kind 9");
+    routing.kind = FMK_ROUTE_BATCH;
+    routing.expert_out_stride = 3 * out.stride - 1;
+    args.m = 3;
+    REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.expert_out_stride 215");
+    args.m = TOKENS;
     routing.kind = FMK_ROUTE_NONE;
     routing.expert = EXPERTS;
     REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.expert 5");

@@ -128,6 +128,8 @@ static fmk_status check_sort_ids(const fmk_routing *ids, int64_t m, int32_t num_
 }
 
 static fmk_status check_integers(const char *name, const fmk_buffer *buffer, int64_t count) {
+    if (!count)
+        return FMK_OK;
     if (!buffer->handle)
         return fmk_fail(FMK_EINVAL, "%s is absent; i32 [%lld] is required", name, (long long)count);
     if ((buffer->handle + buffer->offset) % 4)

@@ -139,6 +139,8 @@ fmk_status fmk_rows(fmk_queue *queue, const fmk_weight *weight, const fmk_rows_a
         return fmk_fail(FMK_EINVAL, "reserved %d: accepted is 0", a.reserved);
     if (a.m < 0 || a.m > INT32_MAX)
         return fmk_fail(FMK_EINVAL, "m %lld is not in 0..%d", (long long)a.m, INT32_MAX);
+    if (!a.m)
+        return FMK_OK;
     if (!a.ids.handle || (a.ids.handle + a.ids.offset) % 4)
         return fmk_fail(FMK_EINVAL, "ids is %s; i32 [m] is required", a.ids.handle ? "misaligned" : "absent");
     if (a.ids.size && a.ids.size / 4 < (uint64_t)a.m)

@@ -73,7 +73,7 @@ static bool overlap(uint64_t a, int64_t a_bytes, int64_t a_width, int64_t a_stri
         return false;
     if (a_stride != b_stride)
         return true;
-    int64_t shift = (int64_t)((b - a) % (uint64_t)a_stride); /* b's first column, in a's rows */
+    int64_t shift = ((int64_t)(b - a) % a_stride + a_stride) % a_stride; /* b's first column, in a's rows */
     return shift < a_width || shift + b_width > a_stride;
 }
 
@@ -99,7 +99,7 @@ static fmk_status check_routing(const struct fmk_projection *w, const fmk_linear
     if (r->kind != FMK_ROUTE_NONE && !w->num_experts)
         return fmk_fail(FMK_EINVAL, "routing.kind %d: the weight is dense; accepted are NONE and NULL",
                         r->kind);
-    if (r->kind == FMK_ROUTE_IDS && !r->ids.handle)
+    if (r->kind == FMK_ROUTE_IDS && !r->ids.handle && a->m)
         return fmk_fail(FMK_EINVAL, "routing.ids is absent; IDS needs i32 [m][top_k]");
     if (r->kind == FMK_ROUTE_SORTED && !r->offsets.handle)
         return fmk_fail(FMK_EINVAL, "routing.offsets is absent; SORTED needs i32 [num_experts + 1]");
@@ -179,6 +179,68 @@ static fmk_status measure(const struct fmk_projection *w, const struct fmk_call 
     return status ? status : extent("out", out_rows, a->out_stride, out_width, a->out_type, out_bytes);
 }
 
+/* BATCH: either each expert's rows lie together, or each row's experts. */
+static fmk_status check_batch(const struct fmk_projection *w, const struct fmk_call *call) {
+    const fmk_linear_args *a = &call->args;
+    int64_t expert = call->routing.expert_out_stride; /* no product overflows: see measure */
+    if (w->num_experts < 2 || expert >= (a->m - 1) * a->out_stride + call->width ||
+        a->out_stride >= (w->num_experts - 1) * expert + call->width)
+        return FMK_OK;
+    return fmk_fail(FMK_EINVAL,
+                    "routing.expert_out_stride %lld: the experts' %lld rows of out_stride %lld would overlap",
+                    (ll)expert, (ll)a->m, (ll)a->out_stride);
+}
+
+struct region {
+    const char *name;
+    fmk_buffer buffer;
+    uint64_t bytes;
+};
+
+static bool meet(const struct region *a, const struct region *b) {
+    uint64_t first = a->buffer.handle + a->buffer.offset, second = b->buffer.handle + b->buffer.offset;
+    return a->buffer.handle && b->buffer.handle && first < second + b->bytes && second < first + a->bytes;
+}
+
+/* Indices were checked: nothing that the call writes may change them before they are used. */
+static fmk_status check_apart(const struct fmk_projection *w, const struct fmk_call *call,
+                              int64_t out_bytes) {
+    const fmk_linear_args *a = &call->args;
+    const fmk_routing *r = &call->routing;
+    const struct region out = {"out", a->out, (uint64_t)out_bytes};
+    const struct region workspace = {"workspace", a->workspace, a->workspace.size};
+    const struct region read[] = {
+        {"in_rows", a->in_rows, 4 * (uint64_t)a->m},
+        {"m_dev", a->m_dev, 4},
+        {"routing.ids", r->ids, 4 * (uint64_t)call->rows},
+        {"routing.offsets", r->offsets, 4 * ((uint64_t)w->num_experts + 1)},
+        {"routing.pairs", r->pairs, r->pairs.size},
+        {"routing.pair_weights", r->pair_weights, 4 * (uint64_t)call->rows},
+    };
+    if (meet(&out, &workspace))
+        return fmk_fail(FMK_EINVAL, "workspace overlaps out; they must be apart");
+    for (size_t i = 0; i < sizeof read / sizeof read[0]; i++)
+        if (meet(&out, &read[i]) || meet(&workspace, &read[i]))
+            return fmk_fail(FMK_EINVAL, "%s overlaps %s; they must be apart",
+                            meet(&out, &read[i]) ? out.name : workspace.name, read[i].name);
+    return FMK_OK;
+}
+
+static fmk_status check_addend(const struct fmk_projection *w, const struct fmk_call *call, int64_t out_bytes,
+                               int64_t rows) {
+    const fmk_linear_args *a = &call->args;
+    int64_t width = call->reduce ? call->width : w->n, bytes;
+    int64_t size = fmk_dtype_size(a->addend_type), out_size = fmk_dtype_size(a->out_type);
+    uint64_t addend = a->addend.handle + a->addend.offset, out = a->out.handle + a->out.offset;
+    fmk_status status = extent("addend", rows, a->addend_stride, width, a->addend_type, &bytes);
+    if (status || (status = check_buffer("addend", a->addend, bytes, size)))
+        return status;
+    if (addend != out && overlap(addend, bytes, width * size, a->addend_stride * size, out, out_bytes,
+                                 call->width * out_size, a->out_stride * out_size))
+        return fmk_fail(FMK_EINVAL, "addend overlaps out; it may be out itself, or apart");
+    return FMK_OK;
+}
+
 static fmk_status check_buffers(const struct fmk_projection *w, const struct fmk_call *call, int64_t in_bytes,
                                 int64_t out_bytes, int64_t out_rows) {
     const fmk_linear_args *a = &call->args;
@@ -191,10 +253,8 @@ static fmk_status check_buffers(const struct fmk_projection *w, const struct fmk
     fmk_status status = check_buffer("in", a->in, in_bytes, fmk_dtype_size(a->in_type));
     if (!status)
         status = check_buffer("out", a->out, out_bytes, fmk_dtype_size(a->out_type));
-    if (!status && a->addend.handle) {
-        int64_t width = call->reduce ? call->width : w->n;
-        status = check_matrix("addend", a->addend, out_rows, a->addend_stride, width, a->addend_type);
-    }
+    if (!status && a->addend.handle)
+        status = check_addend(w, call, out_bytes, out_rows);
     if (!status && a->in_rows.handle)
         status = check_matrix("in_rows", a->in_rows, a->m, 1, 1, FMK_I32);
     if (!status && a->m_dev.handle)
@@ -203,8 +263,14 @@ static fmk_status check_buffers(const struct fmk_projection *w, const struct fmk
         status = check_matrix("routing.ids", r->ids, a->m, r->top_k, r->top_k, FMK_I32);
     if (!status && r->kind == FMK_ROUTE_SORTED)
         status = check_matrix("routing.offsets", r->offsets, w->num_experts + 1, 1, 1, FMK_I32);
+    if (!status && r->kind == FMK_ROUTE_SORTED && r->pairs.handle)
+        status = check_buffer("routing.pairs", r->pairs, 0, 4); /* offsets tell how many */
     if (!status && r->pair_weights.handle)
         status = check_matrix("routing.pair_weights", r->pair_weights, call->rows, 1, 1, FMK_F32);
+    if (!status && r->kind == FMK_ROUTE_BATCH)
+        status = check_batch(w, call);
+    if (!status)
+        status = check_apart(w, call, out_bytes);
     if (status)
         return status;
 
@@ -250,5 +316,5 @@ fmk_status fmk_call_check(const struct fmk_projection *w, const fmk_linear_args 
     int64_t in_bytes = 0, out_bytes = 0;
     if ((status = measure(w, call, in_rows, out_rows, &in_bytes, &out_bytes)))
         return status;
-    return buffers ? check_buffers(w, call, in_bytes, out_bytes, out_rows) : FMK_OK;
+    return buffers && a->m ? check_buffers(w, call, in_bytes, out_bytes, out_rows) : FMK_OK;
 }
