@@ -24,8 +24,8 @@ static fmk_status open_backend(struct fmk_context *ctx, const fmk_context_desc *
     if (desc->backend == FMK_BACKEND_AUTO)
         return status;
     if (desc->backend == FMK_BACKEND_CUDA || desc->backend == FMK_BACKEND_VULKAN)
-        return fmk_fail(FMK_ENODEVICE, "backend %d: this library was built without %s", desc->backend,
-                        desc->backend == FMK_BACKEND_CUDA ? "CUDA" : "Vulkan");
+        return fmk_fail(FMK_ENODEVICE, "backend %s: this library was built without it",
+                        desc->backend == FMK_BACKEND_CUDA ? "CUDA" : "VULKAN");
     return fmk_fail(FMK_EINVAL, "backend %d is none of AUTO 0, CPU 1, CUDA 2, VULKAN 3", desc->backend);
 }
 

@@ -33,6 +33,26 @@ static uint64_t positive(long value) {
     return value > 0 ? (uint64_t)value : 0;
 }
 
+/* Bytes of the outermost cache that the first processor sees; 0 = the kernel does not tell. sysconf would add
+ * up the caches of processors that this one cannot reach. */
+static uint64_t outermost_cache(void) {
+    unsigned long long largest = 0;
+    for (int i = 0; i < 10; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", i);
+        FILE *file = fopen(path, "re");
+        if (!file)
+            break;
+        unsigned long long size = 0;
+        char unit = 0;
+        if (fscanf(file, "%llu%c", &size, &unit) == 2)
+            size <<= unit == 'K' ? 10 : unit == 'M' ? 20 : 0;
+        largest = size > largest ? size : largest;
+        fclose(file);
+    }
+    return largest;
+}
+
 static fmk_status cpu_open(struct fmk_context *ctx, const fmk_context_desc *desc) {
     if (desc->device)
         return fmk_fail(FMK_ENODEVICE, "device %d: the CPU backend has only device 0", desc->device);
@@ -40,9 +60,7 @@ static fmk_status cpu_open(struct fmk_context *ctx, const fmk_context_desc *desc
     info->struct_size = sizeof *info;
     info->backend = FMK_BACKEND_CPU;
     info->memory = positive(sysconf(_SC_PHYS_PAGES)) * positive(sysconf(_SC_PAGESIZE));
-    info->last_level_cache = positive(sysconf(_SC_LEVEL3_CACHE_SIZE));
-    if (!info->last_level_cache)
-        info->last_level_cache = positive(sysconf(_SC_LEVEL2_CACHE_SIZE));
+    info->last_level_cache = outermost_cache();
     cpu_name(info->name, sizeof info->name);
     ctx->features = fmk_cpu_features(desc->disable);
     fmk_cpu_feature_names(ctx->features, info->features, sizeof info->features);
