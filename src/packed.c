@@ -190,9 +190,11 @@ static fmk_status read_record(const struct header *header, const struct record *
                         "not know",
                         i, record->layout);
     struct fmk_sections sections;
-    if (part->n < 1 || part->n > INT32_MAX || part->k < 1 || part->k > INT32_MAX || part->k_packed < 1 ||
-        part->k_packed > INT32_MAX || (!record->has_index && part->k_packed < part->k) ||
-        !part->layout->valid(part) || part->bytes > INT64_MAX / 2 ||
+    bool flags = (uint32_t)(record->has_index | record->has_bias | record->act_order | record->symmetric) < 2;
+    if (!flags || part->n < 1 || part->n > INT32_MAX || part->k < 1 || part->k > INT32_MAX ||
+        part->k_packed < 1 || part->k_packed > INT32_MAX ||
+        (!record->has_index && part->k_packed < part->k) || !part->layout->valid(part) ||
+        part->bytes > INT64_MAX / 2 ||
         !fmk_weight_sections(part, record->has_index, record->has_bias, true, at, &sections) ||
         (uint64_t)*at > header->size)
         return fmk_fail(FMK_EFORMAT, "parts[0].qweight: part %d's numbers contradict each other or the size",
@@ -277,9 +279,35 @@ static fmk_status check_told(const fmk_weight_desc *desc, const fmk_part *part,
         if (rows[i].told && rows[i].told != rows[i].packed)
             return fmk_fail(FMK_EINVAL, "%s is %lld, and %lld in the packed bytes", rows[i].name,
                             (long long)rows[i].told, (long long)rows[i].packed);
+    const struct {
+        const char *name;
+        fmk_tensor tensor;
+    } tensors[] = {{"scales", part->scales},
+                   {"qzeros", part->qzeros},
+                   {"g_idx", part->g_idx},
+                   {"bias", part->bias},
+                   {"n_order", part->n_order}};
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
+        if (tensors[i].tensor.data.handle)
+            return fmk_fail(FMK_EINVAL,
+                            "parts[0].%s is given, but packed bytes hold all there is: leave it absent",
+                            tensors[i].name);
+    if (desc->flags & FMK_WEIGHT_GLU && !projection->glu)
+        return fmk_fail(FMK_EINVAL, "flags: GLU, but the packed bytes are not of gate and up");
     if (part->n_begin || part->n_end || part->k_begin || part->k_end)
         return fmk_fail(FMK_EINVAL, "parts[0]: packed bytes hold one shard and cannot be cut again");
     return FMK_OK;
+}
+
+static fmk_status copy(const fmk_weight_desc *desc, const uint8_t *bytes, uint64_t size, uint8_t *out) {
+    enum { RUN = 64 << 20 }; /* between two calls of progress */
+    fmk_status status = FMK_OK;
+    for (uint64_t done = 0, count; done < size && !status; done += count) {
+        count = size - done < RUN ? size - done : RUN;
+        memcpy(out + done, bytes + done, count);
+        status = fmk_weight_progress(desc, done + count, size);
+    }
+    return status;
 }
 
 fmk_status fmk_packed_storage(const fmk_weight_desc *desc, const fmk_part *part, uint64_t *size) {
@@ -310,10 +338,9 @@ fmk_status fmk_packed_read(struct fmk_weight **out, struct fmk_queue *queue, con
         return status;
     if (!borrow) {
         status = fmk_weight_give_storage(weight, queue, desc, header.size);
-        if (!status) {
-            memcpy((void *)(uintptr_t)weight->storage, bytes, header.size);
-            bytes = (const uint8_t *)(uintptr_t)weight->storage;
-        }
+        if (!status)
+            status = copy(desc, bytes, header.size, (uint8_t *)(uintptr_t)weight->storage);
+        bytes = (const uint8_t *)(uintptr_t)weight->storage;
     }
     if (!status)
         status = read_parts(weight, &header, bytes);

@@ -47,8 +47,11 @@ static fmk_status check_numbers(const fmk_weight_desc *desc) {
 static fmk_status read_part(const fmk_weight_desc *desc, int32_t i, fmk_part *part) {
     uint32_t stride;
     memcpy(&stride, desc->parts, sizeof stride);
-    fmk_status status =
-        fmk_struct_in(part, sizeof *part, (const char *)desc->parts + (size_t)i * stride, "part");
+    const char *from = (const char *)desc->parts + (size_t)i * stride;
+    fmk_status status = fmk_struct_in(part, sizeof *part, from, "part");
+    if (!status && part->struct_size != stride)
+        status = fmk_fail(FMK_EINVAL, "struct_size is %u, and that of parts[0] %u; they must agree",
+                          part->struct_size, stride);
     return status ? fmk_fail_in(status, "parts[%d]", i) : FMK_OK;
 }
 
@@ -201,6 +204,13 @@ fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *
 
 /* ---- packing ---- */
 
+fmk_status fmk_weight_progress(const fmk_weight_desc *desc, uint64_t done, uint64_t total) {
+    if (desc->progress && desc->progress(desc->progress_user, done, total))
+        return fmk_fail(FMK_ECANCELED, "progress answered non-zero after %llu of %llu bytes",
+                        (unsigned long long)done, (unsigned long long)total);
+    return FMK_OK;
+}
+
 struct pack {
     const struct fmk_source *source;
     const struct fmk_packed *packed;
@@ -259,11 +269,7 @@ struct progress {
 
 static fmk_status advance(struct progress *progress, uint64_t bytes) {
     progress->done += bytes;
-    if (progress->desc->progress &&
-        progress->desc->progress(progress->desc->progress_user, progress->done, progress->total))
-        return fmk_fail(FMK_ECANCELED, "progress answered non-zero after %llu of %llu bytes",
-                        (unsigned long long)progress->done, (unsigned long long)progress->total);
-    return FMK_OK;
+    return fmk_weight_progress(progress->desc, progress->done, progress->total);
 }
 
 static fmk_status pack_part(struct fmk_weight *weight, const struct fmk_source *source,

@@ -45,6 +45,8 @@ fmk_status fmk_weight_new(struct fmk_weight **out, struct fmk_context *ctx, int3
 /* Gives it `size` bytes of storage: desc->storage or the allocator's. */
 fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *queue,
                                    const fmk_weight_desc *desc, uint64_t size);
+/* Tells desc->progress, if there is one; FMK_ECANCELED where it wants no more. */
+fmk_status fmk_weight_progress(const fmk_weight_desc *desc, uint64_t done, uint64_t total);
 
 /* Whether the two can meet in a call: neither is NULL, one context, alive. */
 fmk_status fmk_weight_check(const fmk_queue *queue, const fmk_weight *weight);

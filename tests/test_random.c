@@ -224,8 +224,12 @@ static void import(struct subject *s, struct bench *b, struct ref_rng *rng) {
     fmk_part part = {
         .struct_size = sizeof part, .format = FMK_FORMAT_PACKED, .qweight.data = buffer(s->packed, size)};
     fmk_weight_desc desc = weight_desc(&part, 1);
+    uint64_t seen[2] = {0};
     desc.flags = chance(rng, 50) ? FMK_WEIGHT_BORROW : 0u;
+    desc.progress = told_all;
+    desc.progress_user = seen;
     OK(fmk_weight_create(&s->weight, b->queue, &desc));
+    assert_true(seen[0] == seen[1] && seen[1] == (desc.flags ? 0 : size));
     uint64_t again;
     OK(fmk_weight_export(s->weight, NULL, 0, &again));
     assert_int_equal(again, size);

@@ -301,6 +301,12 @@ static void test_packed_damage(void **state) {
             packed.qweight.data = buffer(bytes, size - cut);
             REFUSED_AS(fmk_weight_create(&copy, b.queue, &desc), FMK_EFORMAT, FMK_EINVAL, "qweight");
         }
+        packed.qweight.data = buffer(bytes, size);
+        packed.bias.data = buffer(bytes, size);
+        REFUSED(fmk_weight_create(&copy, b.queue, &desc), FMK_EINVAL, "parts[0].bias is given");
+        packed.bias.data = (fmk_buffer){0};
+        desc.flags = FMK_WEIGHT_GLU;
+        REFUSED(fmk_weight_create(&copy, b.queue, &desc), FMK_EINVAL, "GLU");
         free(exact);
         free(bytes);
         free_matrix(&in);
