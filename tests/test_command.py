@@ -299,6 +299,18 @@ class Command(unittest.TestCase):
             self.assertLessEqual(matrix["error_exact"], EXACT_BOUND)
         self.assertIn("4 matrices checked, 0 bad", ferrumk("verify", self.gguf, "--rows", 16).stdout)
 
+    def test_verify_of_unequal_rows(self):
+        """One row is all of the output's norm; its few results scatter, which is no fault of the kernels."""
+        codes = np.random.default_rng(11).integers(0, 16, (256, 1024))
+        scales = np.full((1, 1024), 0.01, np.float16)
+        scales[0, 40] = 1000
+        path = self.at("unequal.safetensors")
+        save_file({"a.qweight": pack_nibbles(codes, 0), "a.scales": scales, "a.bias": normal(1024).astype(np.float16),
+                   "a.qzeros": np.full((1, 128), 0x77777777, np.int32)}, path)
+        for seed in range(6):
+            answer = json.loads(ferrumk("verify", path, "--json", "--seed", seed).stdout)
+            self.assertEqual((answer["checked"], answer["failed"]), (1, 0))
+
     def test_verify_reports_nan(self):
         matrix = normal(32, 256)
         matrix[5, 7] = np.nan
