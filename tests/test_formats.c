@@ -288,7 +288,7 @@ static void test_zero_points(void **state) {
     }
 }
 
-/* A stored 15 is a zero point of 0 in v1: the packers wrote zero - 1, wrapped. */
+/* A stored 15 is read as a zero point of 0 in v1, and changes no other column. */
 static void test_zero_point_wraps(void **state) {
     (void)state;
     struct ref_weight weight;

@@ -134,7 +134,8 @@ static int64_t scale_column(const struct fmk_source *source, int64_t column) {
     return column;
 }
 
-/* v1 packers wrote (zero - 1) mod 16: a stored 15 was a zero point of 0. */
+/* v1: (stored + 1) mod 16, each nibble on its own. docs/formats.md tells what writers make of a zero point of
+ * 0. */
 static uint8_t zero(const struct fmk_source *source, int64_t expert, int64_t column, int64_t group) {
     if (!source->part.qzeros.data.handle)
         return 8;
