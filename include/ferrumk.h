@@ -97,7 +97,8 @@ enum { FMK_F16 = 1, FMK_BF16 = 2, FMK_F32 = 3, FMK_I32 = 4, FMK_U8 = 5 };
 typedef int32_t fmk_memory;
 enum { FMK_MEM_HOST = 0, FMK_MEM_HOST_PINNED = 1, FMK_MEM_DEVICE = 2 };
 
-/* Gate/up activations: out = act(gate) * up, n/2 wide. They need a weight made with FMK_WEIGHT_GLU. */
+/* Gate/up activations: out = act(gate) * up, n/2 wide. They need a weight made with FMK_WEIGHT_GLU; with
+ * NONE such a weight gives gate and up side by side, n wide. */
 typedef int32_t fmk_act;
 enum {
     FMK_ACT_NONE = 0,
@@ -112,7 +113,7 @@ enum {
     FMK_ROUTE_NONE = 0,   /* all rows go to one expert: fmk_routing.expert */
     FMK_ROUTE_SORTED = 1, /* rows lie grouped by expert: offsets, and pairs unless gathered already */
     FMK_ROUTE_IDS = 2,    /* ids[token][slot] names the expert */
-    FMK_ROUTE_BATCH = 3   /* every expert has its own m rows of in and out */
+    FMK_ROUTE_BATCH = 3   /* every expert has its own m rows of in and out; no addend, no pair weights */
 };
 
 /* fmk_weight_desc.flags */
@@ -126,7 +127,8 @@ enum {
 enum {
     FMK_LINEAR_BATCH_INVARIANT = 2, /* an output row's bits depend neither on m nor on its place */
     FMK_LINEAR_EXACT = 8,           /* no rounding of activations below float: relative L2 <= 1e-6 */
-    FMK_LINEAR_REDUCE_TOP_K = 16,   /* out has one row per token: the sum over its top_k pairs */
+    FMK_LINEAR_REDUCE_TOP_K = 16,   /* out has one row per token: the sum over its top_k pairs, without
+                                       the skipped ones; 0 where all are */
     FMK_LINEAR_REFERENCE = 32       /* plain loops with double accumulators: slow, for checking */
 };
 
@@ -153,7 +155,7 @@ typedef struct {
     uint32_t struct_size;
     fmk_format format;      /* required */
     int64_t n, k;           /* required: out_features and in_features of the whole tensor. PACKED: 0, or
-                               what the packed bytes must say */
+                               what the packed bytes must say; of the rest it takes qweight alone */
     int64_t n_begin, n_end; /* the shard to keep, n_begin <= row < n_end; n_end 0 = n. Uneven is fine */
     int64_t k_begin, k_end; /* likewise along K. K-quants: multiples of 256. Marlin: of 16. Shards of
                                act-order weights keep every scale row that they touch */
@@ -169,15 +171,17 @@ typedef struct {
     fmk_tensor qzeros;      /* GPTQ: i32 [groups][n/8] (n rounded up to 8); absent = symmetric, zero 8 */
     fmk_tensor g_idx;       /* GPTQ: i32 [k], group of each k, negative counts from the end; or absent */
     fmk_tensor bias;        /* f16, bf16 or f32 [n] of the whole tensor; or absent */
-    fmk_tensor n_order;     /* i32 [n_end - n_begin]: row j of the result is row n_order[j] of the
-                               shard, so that a producer can emit its consumer's act-order; or absent */
+    fmk_tensor n_order;     /* i32 [n_end - n_begin], a permutation: row j of the result (and its bias) is
+                               row n_order[j] of the shard, so that a producer can emit its consumer's
+                               act-order; or absent */
 } fmk_part;
 
 /* A weight: parts concatenated along N (q, k, v; gate, up), each with its own format. */
 typedef struct {
     uint32_t struct_size;
     uint32_t flags;         /* FMK_WEIGHT_* */
-    const fmk_part *parts;  /* element i is at (const char *)parts + i * parts[0].struct_size */
+    const fmk_part *parts;  /* element i is at (const char *)parts + i * parts[0].struct_size; all have
+                               that struct_size */
     int32_t num_parts;      /* required, 1..64 */
     int32_t num_experts;    /* 0 = dense */
     int32_t apply_bias;     /* 0 = only where k_begin is 0 (so a sum over K shards adds it once);
@@ -187,7 +191,8 @@ typedef struct {
                                outlive the weight. handle 0 = the context's allocator */
     fmk_checkpoint *source; /* kept open while the weight borrows from it; or NULL */
     int32_t (*progress)(void *user, uint64_t done, uint64_t total); /* bytes; non-zero cancels. Called
-                                from the calling thread */
+                                from the calling thread, done never less than before and total at the
+                                end; not called where all is borrowed */
     void *progress_user;
 } fmk_weight_desc;
 
@@ -226,18 +231,21 @@ typedef struct {
     uint32_t struct_size;
     fmk_route kind;
     int32_t top_k;       /* IDS, and SORTED with pairs: required, >= 1 */
-    int32_t expert_base; /* ids outside [expert_base, expert_base + num_experts), and -1, are
-                            skipped: rows of skipped pairs are left untouched */
+    int32_t expert_base; /* IDS: the id of the weight's expert 0. Ids outside [expert_base, expert_base +
+                            num_experts), and negative ones, are skipped: rows of skipped pairs are left
+                            untouched */
     int32_t in_per_pair; /* 0: the input row of a pair is its token (gate/up); 1: the pair (down) */
     int32_t expert;      /* NONE: the expert of every row */
-    int64_t expert_in_stride, expert_out_stride; /* BATCH: elements from one expert's rows to the next */
+    int64_t expert_in_stride, expert_out_stride; /* BATCH: elements from one expert's first row to the
+                                                    next one's. out: required, no row over another.
+                                                    in: 0 = all experts read the same rows */
     fmk_buffer ids;                              /* IDS: i32 [m][top_k] */
     fmk_buffer offsets;      /* SORTED: i32 [num_experts + 1], ascending from 0: expert e serves sorted
                                 rows offsets[e] .. offsets[e+1]-1 */
-    fmk_buffer pairs;        /* SORTED: i32 [offsets[num_experts]], the pair of each sorted row; absent =
-                                sorted row r reads in[r] and writes out[r] */
-    fmk_buffer pair_weights; /* f32 [pairs], multiplies the output row; or absent. Without `pairs`,
-                                one weight per sorted row */
+    fmk_buffer pairs;        /* SORTED: i32 [offsets[num_experts]], the pair of each sorted row, none
+                                twice; absent = sorted row r reads in[r] and writes out[r] */
+    fmk_buffer pair_weights; /* f32 [m * top_k], by pair, multiplies the output row (before the sum of
+                                REDUCE_TOP_K); or absent. NONE, and SORTED without `pairs`: [m], by row */
 } fmk_routing;
 
 /* One call. Output rows: m (dense), the pair number (IDS, SORTED with pairs), the sorted row (SORTED
@@ -245,7 +253,8 @@ typedef struct {
 typedef struct {
     uint32_t struct_size;
     uint32_t flags;              /* FMK_LINEAR_* */
-    int64_t m;                   /* tokens; SORTED without pairs: rows. 0 is a call that does nothing */
+    int64_t m;                   /* tokens; SORTED without pairs: rows; BATCH: rows of each expert. 0 is a
+                                    call that does nothing, whatever buffers it has */
     fmk_dtype in_type, out_type; /* required: F16, BF16 or F32 */
     fmk_dtype addend_type;       /* required with addend */
     fmk_act act;
@@ -254,14 +263,16 @@ typedef struct {
     int64_t out_stride;         /* 0 = n, or n/2 with a gate/up activation */
     int64_t addend_stride;      /* 0 = the addend's width */
     fmk_buffer in;              /* required: [rows][k] */
-    fmk_buffer out;             /* required: must not overlap `in` */
+    fmk_buffer out;             /* required: must not overlap what the call reads (but see addend; rows of
+                                   `in` and `out` may lie between each other) nor the workspace */
     fmk_buffer addend;          /* a residual or LoRA delta, n wide, one row per output row, added before
                                    the activation; may be `out` itself when types and strides agree.
                                    REDUCE_TOP_K: one row per token, out's width, added to the sum */
-    fmk_buffer in_rows;         /* i32 [m]: input row r is in[in_rows[r]] (last tokens for lm_head); dense
-                                   only; entries must be >= 0 */
-    fmk_buffer m_dev;           /* i32 read when the call executes, 0 <= *m_dev <= m: the rows really there
-                                   (a larger value counts as m, a negative one as 0) */
+    fmk_buffer in_rows;         /* i32 [m]: input row r is in[in_rows[r]] (last tokens for lm_head); with
+                                   routing NULL or NONE; entries must be >= 0 */
+    fmk_buffer m_dev;           /* i32 read when the call executes, 0 <= *m_dev <= m: the m really there
+                                   (a larger value counts as m, a negative one as 0); what belongs to the
+                                   rest is neither read nor written */
     fmk_buffer workspace;       /* any content, aligned to 256, free for later work on the same queue; size
                                    required */
     const fmk_routing *routing; /* NULL = dense */
@@ -329,7 +340,8 @@ FMK_API const char *fmk_last_error(void);
 
 /* ---- context and queue ----------------------------------------------------------------------- */
 
-/* desc NULL = all defaults. A context of a forked parent answers FMK_EFORKED in the child. */
+/* desc NULL = all defaults. In a forked child every call that would work on a context of its parent answers
+ * FMK_EFORKED. */
 FMK_API fmk_status fmk_context_create(fmk_context **out, const fmk_context_desc *desc);
 /* FMK_OK, FMK_ELOST or FMK_EFORKED; does not wait for anything. */
 FMK_API fmk_status fmk_context_status(fmk_context *ctx);
@@ -371,7 +383,8 @@ FMK_API void fmk_weight_destroy(fmk_weight *weight, fmk_queue *queue);
 /* ---- linear ---------------------------------------------------------------------------------- */
 
 /* Whether a weight made from `desc` could serve `args` on this context, without making it: no tensor is
- * read, data handles may be 0. FMK_OK, or the refusal that create or linear would give. */
+ * read, data handles may be 0, and of the buffers in args only counts which are present. FMK_OK, or the
+ * refusal that create or linear would give. Not for PACKED. */
 FMK_API fmk_status fmk_can_run(fmk_context *ctx, const fmk_weight_desc *desc, const fmk_linear_args *args);
 /* least: enough for the slowest legal plan; best: no faster plan wants more. Both hold for every m in
  * 1..args->m. Buffers in args are not looked at, other than which of them are present. */
@@ -384,8 +397,9 @@ FMK_API fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const
 FMK_API fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *args);
 /* W rows by id, dequantized: token embeddings from the weight that lm_head uses. */
 FMK_API fmk_status fmk_rows(fmk_queue *queue, const fmk_weight *weight, const fmk_rows_args *args);
-/* Groups m * top_k pairs by expert, stable: ids -> out->offsets [num_experts + 1] and out->pairs (room
- * for m * top_k). Done once per layer, used by gate/up and by down. Skipped ids are left out. */
+/* Groups m * top_k pairs by expert, stable: ids (its top_k, expert_base and ids) -> out->offsets
+ * [num_experts + 1] and out->pairs (room for m * top_k), which must not overlap ids. Done once per layer,
+ * used by gate/up and by down. Skipped ids are left out. */
 FMK_API fmk_status fmk_route_sort(fmk_queue *queue, const fmk_routing *ids, int64_t m, int32_t num_experts,
                                   const fmk_routing *out);
 /* Text: per part, the chosen kernel and each better one's objection. Writes at most cap bytes with the

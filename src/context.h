@@ -13,7 +13,7 @@ struct fmk_context {
     atomic_int references;
     const struct fmk_backend_row *backend;
     uint32_t features;   /* of the device, less what was disabled: enum fmk_cpu_feature ... */
-    unsigned fork_epoch; /* fmk_fork_epoch() when it was made */
+    unsigned fork_epoch; /* forks so far when it was made */
     fmk_allocator allocator;
     void (*parallel_for)(void *user, void (*body)(void *arg, int64_t i), void *arg, int64_t count);
     void *parallel_user;

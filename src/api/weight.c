@@ -28,8 +28,8 @@ fmk_status fmk_weight_storage(fmk_context *ctx, const fmk_weight_desc *desc, uin
     *align = FMK_STORAGE_ALIGN;
     fmk_weight_desc d;
     fmk_part first;
-    fmk_status status = fmk_weight_desc_read(desc, &d, &first);
-    if (status)
+    fmk_status status = fmk_context_alive(ctx);
+    if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
         return status;
     if (first.format == FMK_FORMAT_PACKED)
         return fmk_packed_storage(&d, &first, size);
