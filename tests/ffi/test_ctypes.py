@@ -176,7 +176,9 @@ def main():
         check(library.fmk_weight_dequantize(queue, weight, 0, byref(view(got)), F32, c_int64(0)))
         worst = max(abs(a - b) / (abs(b) + 1e-3) for a, b in zip(got, values))
         assert worst < 1e-4, f"{make.__name__}: dequantized values are off by {worst}"
-        for flags, bound in ((0, 6e-3), (EXACT, 1e-6)):
+        # Activations rounded to 8 bits: about 0.5 %, give or take two tokens and weights that are all but
+        # constant along runs of 32.
+        for flags, bound in ((0, 1e-2), (EXACT, 1e-6)):
             x, out = project(queue, weight, rows, n, k, flags)
             # `got` is bit for bit what the format says; sums are compared over it.
             error = relative_error(x, got, out, rows, n, k)
