@@ -1,11 +1,14 @@
 /* Every allocation fails once: for each thing a program does with the library, the first allocation is
  * refused, then the second, and so on until none is left, in turn alone and with all that follow. Each time
  * the answer is FMK_ENOMEM and nothing stays allocated. The same for the caller's allocator. */
+#define _GNU_SOURCE /* RTLD_NEXT */
 #include "samples.h"
 #include "tiny_model.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
@@ -93,6 +96,26 @@ void OURS(free)(void *memory) {
     if (memory)
         atomic_fetch_sub(&live, 1);
     REAL(free)(memory);
+}
+
+/* Threads can run out as well: this many may still be made. */
+static atomic_long threads_left = 1000000;
+
+#ifdef ALLOCATIONS_WRAPPED
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*body)(void *), void *arg);
+#else
+static int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*body)(void *),
+                                 void *arg) {
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    void *found = dlsym(RTLD_NEXT, "pthread_create");
+    memcpy(&real, &found, sizeof real);
+    return real(thread, attr, body, arg);
+}
+#endif
+int OURS(pthread_create)(pthread_t *thread, const pthread_attr_t *attr, void *(*body)(void *), void *arg);
+
+int OURS(pthread_create)(pthread_t *thread, const pthread_attr_t *attr, void *(*body)(void *), void *arg) {
+    return atomic_fetch_sub(&threads_left, 1) > 0 ? __real_pthread_create(thread, attr, body, arg) : EAGAIN;
 }
 
 /* ---- what is done ---- */
@@ -378,6 +401,22 @@ static void test_linear_allocates_nothing(void **state) {
     fmk_context_destroy(ctx);
 }
 
+/* A pool of which not all threads can be made is refused, and those that were made are gone. */
+static void test_no_more_threads(void **state) {
+    (void)state;
+    enum { THREADS = 5 }; /* the caller is one of them */
+    for (long left = 0; left < THREADS; left++) {
+        fmk_context_desc context = context_desc(THREADS);
+        fmk_context *ctx;
+        atomic_store(&threads_left, left);
+        fmk_status status = fmk_context_create(&ctx, &context);
+        atomic_store(&threads_left, 1000000);
+        assert_int_equal(status, left < THREADS - 1 ? FMK_ENOMEM : FMK_OK);
+        assert_true((ctx == NULL) == (status != FMK_OK));
+        fmk_context_destroy(ctx);
+    }
+}
+
 /* ---- the caller's allocator ---- */
 
 struct arena {
@@ -440,6 +479,7 @@ int main(void) {
         cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_models),
         cmocka_unit_test(test_linear_allocates_nothing),
+        cmocka_unit_test(test_no_more_threads),
         cmocka_unit_test(test_callers_allocator),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
