@@ -252,6 +252,13 @@ static void test_bad_groups(void **state) {
                     "1536") "," TENSOR("p.scales", "F16", "[2,8]", "1536",
                                        "1568") "," TENSOR("p.qzeros", "I32", "[2,1]", "1568", "1576") "}",
          1576, NULL, FMK_EFORMAT, "group size"},
+        /* K 2^62 + 8 without a byte: N is 0 */
+        {"{" TENSOR("p.qweight", "I32", "[576460752303423489,0]", "0",
+                    "0") "," TENSOR("p.scales", "F16", "[1000003,0]", "0", "0") "}",
+         0, "{\"quant_method\":\"gptq\",\"bits\":4}", FMK_EFORMAT, "group size"},
+        {"{" TENSOR("p.qweight", "I32", "[1152921504606846975,0]", "0",
+                    "0") "," TENSOR("p.scales", "F16", "[3,0]", "0", "0") "}",
+         0, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":2147483647}", FMK_EFORMAT, "has 3 rows"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         fmk_checkpoint *c = NULL;

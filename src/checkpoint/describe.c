@@ -49,14 +49,14 @@ static fmk_status add_bias(const struct fmk_file_tensor *bias, struct fmk_descri
 }
 
 static int64_t groups_of(int64_t k, int64_t group_size) {
-    return group_size <= 0 || group_size >= k ? 1 : (k + group_size - 1) / group_size;
+    return group_size <= 0 || group_size >= k ? 1 : (k - 1) / group_size + 1;
 }
 
 /* The group size of a checkpoint without a config, from what is there: one group, or the one size that
  * divides K into so many groups, or the power of two that does with a shorter last group. */
 static fmk_status infer_group_size(int64_t k, int64_t groups, int32_t *out) {
     int64_t exact = groups > 0 && k % groups == 0 ? k / groups : 0, power = 0;
-    for (int64_t size = 8; size < k && !power; size *= 2)
+    for (int64_t size = 8; size < k && size <= INT32_MAX && !power; size *= 2)
         power = groups_of(k, size) == groups ? size : 0;
     *out = -1;
     if (groups == 1)
