@@ -35,7 +35,6 @@ struct fmk_projection;
 struct fmk_call;
 struct fmk_backend_row {
     fmk_backend id;
-    const char *name;
     /* Fills in features and info; the context's common fields are set already. */
     fmk_status (*open)(struct fmk_context *ctx, const fmk_context_desc *desc);
     void (*close)(struct fmk_context *ctx);

@@ -5,7 +5,7 @@
 #include "context.h"
 #include "plan/projection.h"
 
-enum { FMK_MAX_PARTS = 64, FMK_STORAGE_ALIGN = 64, FMK_MAX_EXPERTS = 1 << 20 };
+enum { FMK_STORAGE_ALIGN = 64, FMK_MAX_EXPERTS = 1 << 20 };
 
 struct fmk_weight {
     atomic_int references;

@@ -80,7 +80,6 @@ static fmk_status route_sort(struct fmk_queue *queue, const fmk_routing *ids, in
 
 const struct fmk_backend_row fmk_cpu_backend = {
     .id = FMK_BACKEND_CPU,
-    .name = "cpu",
     .open = cpu_open,
     .close = fmk_threads_close,
     .check_native = check_native,

@@ -1,11 +1,9 @@
-/* The layouts of the CPU, the rows of plan/layouts.c: the file's own bytes row by row, and eight rows
- * interleaved (x8.h). */
+/* The CPU's own layouts, for plan/layouts.c: eight rows interleaved (x8.h). */
 #ifndef FMK_CPU_LAYOUTS_H
 #define FMK_CPU_LAYOUTS_H
 
 #include "../plan/layout.h"
 
-extern const struct fmk_layout fmk_layout_dense_rows, fmk_layout_q4k_rows, fmk_layout_q6k_rows;
 extern const struct fmk_layout fmk_layout_q4k_x8, fmk_layout_q6k_x8, fmk_layout_int4_x8;
 
 #endif

@@ -13,7 +13,6 @@
 #include <string.h>
 
 enum {
-    MAX_PARTS = 64,
     ALIGN = 64,
     BEST_BYTES = 128 << 20, /* a slab grows no larger than this, whatever m is */
     SERIAL_WORK = 1 << 18   /* weights times rows below which waking the pool takes longer than working */
@@ -23,9 +22,9 @@ enum {
 struct plan {
     const struct fmk_projection *w;
     const struct fmk_call *call;
-    const struct fmk_kernel *kernel[MAX_PARTS];
-    struct fmk_slot slot[MAX_PARTS];
-    int32_t slot_of[MAX_PARTS], slots;
+    const struct fmk_kernel *kernel[FMK_MAX_PARTS];
+    struct fmk_slot slot[FMK_MAX_PARTS];
+    int32_t slot_of[FMK_MAX_PARTS], slots;
     int32_t experts;
 };
 

@@ -4,6 +4,8 @@
 
 #include "layout.h"
 
+enum { FMK_MAX_PARTS = 64 };
+
 struct fmk_projection {
     int64_t n, k; /* n of all parts together */
     int32_t num_parts;
