@@ -39,4 +39,10 @@ static inline void *fmk_pointer(fmk_buffer buffer) {
     return buffer.handle ? (void *)(uintptr_t)(buffer.handle + buffer.offset) : NULL;
 }
 
+/* Whether two buffers are present and share a byte of their first so many. */
+static inline bool fmk_meet(fmk_buffer a, uint64_t a_bytes, fmk_buffer b, uint64_t b_bytes) {
+    uint64_t first = a.handle + a.offset, second = b.handle + b.offset;
+    return a.handle && b.handle && first < second + b_bytes && second < first + a_bytes;
+}
+
 #endif

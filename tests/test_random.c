@@ -638,6 +638,24 @@ static void run(struct trial *t, struct bench *b, struct ref_rng *rng) {
     release(space, size);
 }
 
+/* A row's bits depend neither on m nor on its place. */
+static void check_alone(const struct trial *t, struct bench *b, struct ref_rng *rng) {
+    fmk_linear_args a = t->args;
+    if (!(a.flags & FMK_LINEAR_BATCH_INVARIANT) || t->routing.kind != FMK_ROUTE_NONE || a.in_rows.handle ||
+        a.addend.handle || t->routing.pair_weights.handle || !t->there)
+        return;
+    int64_t row = ref_below(rng, t->there);
+    struct matrix out = matrix(a.out_type, 1, t->width, t->width);
+    a.m = 1;
+    a.m_dev = (fmk_buffer){0};
+    a.in.offset = (uint64_t)(row * a.in_stride * ref_size(a.in_type));
+    a.in.size -= a.in.offset;
+    a.out = buffer_of(&out);
+    OK(call(b, t->s->weight, &a, chance(rng, 50)));
+    assert_memory_equal(out.data, t->out + row * a.out_stride * ref_size(a.out_type), out.size);
+    free_matrix(&out);
+}
+
 static void check_call(const struct subject *s, struct bench *b, struct ref_rng *rng) {
     static struct trial trial;
     struct trial *t = &trial;
@@ -653,6 +671,7 @@ static void check_call(const struct subject *s, struct bench *b, struct ref_rng 
     memcpy(t->out, start, t->out_size);
     run(t, b, rng);
     assert_memory_equal(t->out, first, t->out_size);
+    check_alone(t, b, rng);
     free(start);
     free(first);
     free(t->before);

@@ -147,6 +147,9 @@ static void test_sort(void **state) {
     for (int i = 0; i < TOKENS * TOP_K; i++)
         count -= f.ids[i] >= 1 && f.ids[i] <= EXPERTS;
     assert_int_equal(count, 0);
+    fmk_routing over = sorted;
+    over.pairs = ids.ids;
+    REFUSED(fmk_route_sort(f.bench.queue, &ids, TOKENS, EXPERTS, &over), FMK_EINVAL, "overlap");
     ids.top_k = 0;
     REFUSED(fmk_route_sort(f.bench.queue, &ids, TOKENS, EXPERTS, &sorted), FMK_EINVAL, "ids.top_k 0");
     stop(&f);
@@ -286,7 +289,8 @@ static void test_refusals(void **state) {
     REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.pairs[2] is -1");
     order[2] = 2;
     order[4] = 1; /* and more of them than the least workspace has room for */
-    REFUSED(call(&f.bench, f.weight, &args, false), FMK_EINVAL, "routing.pairs[4] is 1, which comes a second");
+    REFUSED(call(&f.bench, f.weight, &args, false), FMK_EINVAL,
+            "routing.pairs[4] is 1, which comes a second");
     order[4] = 4;
     routing.pairs.offset = 2;
     REFUSED(call(&f.bench, f.weight, &args, true), FMK_EINVAL, "routing.pairs is at address");

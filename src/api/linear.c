@@ -154,5 +154,9 @@ fmk_status fmk_route_sort(fmk_queue *queue, const fmk_routing *ids, int64_t m, i
         (status = check_integers("out.offsets", &to.offsets, num_experts + 1)) ||
         (status = check_integers("out.pairs", &to.pairs, m * from.top_k)))
         return status;
+    uint64_t pairs = 4 * (uint64_t)(m * from.top_k), offsets = 4 * ((uint64_t)num_experts + 1);
+    if (fmk_meet(from.ids, pairs, to.offsets, offsets) || fmk_meet(from.ids, pairs, to.pairs, pairs) ||
+        fmk_meet(to.offsets, offsets, to.pairs, pairs))
+        return fmk_fail(FMK_EINVAL, "ids.ids, out.offsets and out.pairs overlap; they must be apart");
     return queue->ctx->backend->route_sort(queue, &from, m, num_experts, &to);
 }

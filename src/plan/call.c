@@ -191,25 +191,16 @@ static fmk_status check_batch(const struct fmk_projection *w, const struct fmk_c
                     (ll)expert, (ll)a->m, (ll)a->out_stride);
 }
 
-struct region {
-    const char *name;
-    fmk_buffer buffer;
-    uint64_t bytes;
-};
-
-static bool meet(const struct region *a, const struct region *b) {
-    uint64_t first = a->buffer.handle + a->buffer.offset, second = b->buffer.handle + b->buffer.offset;
-    return a->buffer.handle && b->buffer.handle && first < second + b->bytes && second < first + a->bytes;
-}
-
 /* Indices were checked: nothing that the call writes may change them before they are used. */
 static fmk_status check_apart(const struct fmk_projection *w, const struct fmk_call *call,
                               int64_t out_bytes) {
     const fmk_linear_args *a = &call->args;
     const fmk_routing *r = &call->routing;
-    const struct region out = {"out", a->out, (uint64_t)out_bytes};
-    const struct region workspace = {"workspace", a->workspace, a->workspace.size};
-    const struct region read[] = {
+    const struct {
+        const char *name;
+        fmk_buffer buffer;
+        uint64_t bytes;
+    } read[] = {
         {"in_rows", a->in_rows, 4 * (uint64_t)a->m},
         {"m_dev", a->m_dev, 4},
         {"routing.ids", r->ids, 4 * (uint64_t)call->rows},
@@ -217,12 +208,14 @@ static fmk_status check_apart(const struct fmk_projection *w, const struct fmk_c
         {"routing.pairs", r->pairs, r->pairs.size},
         {"routing.pair_weights", r->pair_weights, 4 * (uint64_t)call->rows},
     };
-    if (meet(&out, &workspace))
+    if (fmk_meet(a->out, (uint64_t)out_bytes, a->workspace, a->workspace.size))
         return fmk_fail(FMK_EINVAL, "workspace overlaps out; they must be apart");
-    for (size_t i = 0; i < sizeof read / sizeof read[0]; i++)
-        if (meet(&out, &read[i]) || meet(&workspace, &read[i]))
-            return fmk_fail(FMK_EINVAL, "%s overlaps %s; they must be apart",
-                            meet(&out, &read[i]) ? out.name : workspace.name, read[i].name);
+    for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
+        bool out = fmk_meet(a->out, (uint64_t)out_bytes, read[i].buffer, read[i].bytes);
+        if (out || fmk_meet(a->workspace, a->workspace.size, read[i].buffer, read[i].bytes))
+            return fmk_fail(FMK_EINVAL, "%s overlaps %s; they must be apart", out ? "out" : "workspace",
+                            read[i].name);
+    }
     return FMK_OK;
 }
 
