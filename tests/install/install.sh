@@ -18,7 +18,7 @@ for file in include/ferrumk.h lib/libferrumk.so lib/libferrumk.so.0 lib/libferru
     lib/cmake/ferrumk/ferrumk-config.cmake share/doc/ferrumk/LICENSE; do
     [ -e "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
-if grep -rIl -e "$source" -e "$build" "$prefix"; then
+if grep -rIl -e "$source/include" -e "$source/src" -e "$build" "$prefix"; then
     echo "the files above name the folder they were built in"
     exit 1
 fi
