@@ -14,11 +14,23 @@ static int64_t group_of(const struct fmk_source *source, int64_t expert, int64_t
 /* Groups are counted this many at a time, so that no memory is needed. */
 enum { WINDOW = 1024 };
 
+/* Where weights of the groups first .. first+WINDOW-1 can lie: anywhere in act-order, else in a run. */
+static void window_of(const struct fmk_source *source, int64_t first, int64_t *k, int64_t *end) {
+    *k = 0;
+    *end = source->k;
+    if (source->act_order)
+        return;
+    int64_t size = source->part.group_size, begin = source->part.k_begin;
+    *k = fmk_max(0, first * size - begin);
+    *end = fmk_min(source->k, (first + WINDOW) * size - begin);
+}
+
 /* Weights of the shard in each of the groups first .. first+WINDOW-1. */
 static void count_groups(const struct fmk_source *source, int64_t expert, int64_t first,
                          int32_t count[WINDOW]) {
+    int64_t k, end;
     memset(count, 0, WINDOW * sizeof *count);
-    for (int64_t k = 0; k < source->k; k++) {
+    for (window_of(source, first, &k, &end); k < end; k++) {
         int64_t group = group_of(source, expert, k);
         if (group >= first && group < first + WINDOW)
             count[group - first]++;
@@ -78,7 +90,8 @@ static bool shape(const struct fmk_source *source, struct fmk_packed *packed, bo
     packed->dtype = source->part.scales.dtype;
     packed->chunks = (int32_t)fmk_min(fmk_max(grouping.common, 1), grouping.chunks);
     packed->k_packed = 32 * grouping.chunks;
-    return fmk_x8_sizes(source->n, source->experts, panel_bytes(packed), packed);
+    return packed->k_packed <= INT32_MAX &&
+           fmk_x8_sizes(source->n, source->experts, panel_bytes(packed), packed);
 }
 
 static bool valid(const struct fmk_packed *packed) {
@@ -103,7 +116,8 @@ static void index_groups(const struct fmk_source *source, const struct fmk_packe
             place[g] = end;
             end += fmk_round_up(count[g], 32);
         }
-        for (int64_t k = 0; k < source->k; k++) {
+        int64_t k, stop;
+        for (window_of(source, first, &k, &stop); k < stop; k++) {
             int64_t group = group_of(source, expert, k);
             if (group >= first && group < first + WINDOW)
                 k_index[place[group - first]++] = (int32_t)k;

@@ -122,11 +122,17 @@ struct gather {
     int64_t runs; /* per row, of the longest slot */
 };
 
-static int32_t expert_of(const struct fmk_slab *slab, int64_t row) {
-    int32_t e = 0;
-    while (slab->first[e + 1] <= row)
-        e++;
-    return e;
+/* The expert whose rows `row` is among. */
+static int32_t expert_of(const struct plan *plan, const struct fmk_slab *slab, int64_t row) {
+    int32_t low = 0, high = plan->experts - 1;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (slab->first[middle + 1] <= row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
 static void gather_run(void *arg, int64_t i) {
@@ -134,7 +140,7 @@ static void gather_run(void *arg, int64_t i) {
     const fmk_linear_args *a = &g->plan->call->args;
     int64_t row = i / g->runs, run = i % g->runs;
     const char *x = (const char *)fmk_pointer(a->in) + g->room->slab.in[row] * fmk_dtype_size(a->in_type);
-    int32_t expert = g->plan->experts > 1 ? expert_of(&g->room->slab, row) : 0;
+    int32_t expert = expert_of(g->plan, &g->room->slab, row);
     for (int32_t s = 0; s < g->plan->slots; s++)
         fmk_acts_fill(&g->plan->slot[s], expert, x, a->in_type, row, run, g->quantize);
 }
