@@ -120,17 +120,17 @@ static inline double relative_error(const struct matrix *out, const double *want
 
 /* The bound on a call's relative L2 with N(0,1) activations.
  *
- * Exact: 1e-6. Default: a chunk of 32 activations is rounded to steps of its largest magnitude / 127, whose
- * square is 5.71 on average for 32 normal numbers, so the error is sqrt(5.71 / 12) / 127 = 5.43e-3 of the
- * result. All outputs of a row share its rounding, and weights can be nearly constant in a chunk, so error
- * and result are sums of as few as D = m * k / 32 independent squares. The root of their quotient has a
+ * Exact: 1e-6. Default: 16 activations are rounded to steps of their largest magnitude / 127, whose square
+ * is 4.55 on average for 16 normal numbers. It itself is met, so the error is sqrt(15/16 * 4.55 / 12) / 127 =
+ * 4.7e-3 of the result. All outputs of a row share its rounding, and weights can be nearly constant, so error
+ * and result are sums of as few as D = m * k / 16 independent squares. The root of their quotient has a
  * standard deviation of about 1 / sqrt(D) and a long tail: six of them are allowed. Rounding the result to
  * its type adds at most half a unit in the last place of each element. */
 static inline double bound_of(uint32_t flags, fmk_dtype out, int64_t m, int64_t k) {
     double rounding = out == FMK_F32 ? 0 : out == FMK_F16 ? 0x1p-11 : 0x1p-8;
     if (flags & (FMK_LINEAR_EXACT | FMK_LINEAR_REFERENCE))
         return 1e-6 + rounding;
-    return 5.43e-3 * (1 + 6 * sqrt(32 / (double)(m * k))) + rounding;
+    return 4.7e-3 * (1 + 6 * sqrt(16 / (double)(m * k))) + rounding;
 }
 
 static inline void assert_close(const struct matrix *out, const double *want, double bound,

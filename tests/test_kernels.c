@@ -109,45 +109,60 @@ static double magnitude(const struct packed_weight *w, int64_t row, int64_t k) {
 
 struct activations {
     struct fmk_acts acts;
-    float *f32, *used; /* used: what the kernel was given, in double's place: q * scale, or f32 itself */
-    int8_t *q;
-    float *scale, *sum32, *sum16;
+    float *f32;
+    double *used; /* what the kernel was given: q * scale, or f32 itself */
 };
+
+static int64_t num_steps(int64_t k) {
+    return (k + FMK_K_BLOCK - 1) / FMK_K_BLOCK;
+}
+
+static struct fmk_acts allocate_q8(int64_t rows, int64_t k) {
+    uint64_t chunks = (uint64_t)(rows * (k / 32));
+    return (struct fmk_acts){.k = k,
+                             .q = allocate(chunks * 32),
+                             .step = allocate((uint64_t)(rows * num_steps(k)) * 4),
+                             .ratio = allocate(chunks * 4),
+                             .sum16 = allocate(chunks * 8),
+                             .sum32 = allocate(chunks * 4)};
+}
+
+/* The scale of position k of a row. */
+static double scale_at(const struct fmk_acts *acts, int64_t row, int64_t k) {
+    return (double)acts->step[row * num_steps(acts->k) + k / FMK_K_BLOCK] *
+           acts->ratio[(row * acts->k + k) / 32][k % 4 / 2];
+}
+
+static void free_q8(struct fmk_acts *acts) {
+    free(acts->q);
+    free(acts->step);
+    free(acts->ratio);
+    free(acts->sum16);
+    free(acts->sum32);
+}
 
 static void make_activations(struct activations *a, const struct packed_weight *w, enum fmk_acts_form form,
                              struct ref_rng *rng) {
-    int64_t k = fmk_round_up(w->packed.k_packed, 32), chunks = k / 32;
+    int64_t k = fmk_round_up(w->packed.k_packed, 32);
     a->f32 = allocate((uint64_t)(MOST * k) * 4);
-    a->used = allocate((uint64_t)(MOST * k) * 4);
-    a->q = allocate((uint64_t)(MOST * k));
-    a->scale = allocate((uint64_t)(MOST * chunks) * 4);
-    a->sum32 = allocate((uint64_t)(MOST * chunks) * 4);
-    a->sum16 = allocate((uint64_t)(MOST * chunks) * 8);
+    a->used = allocate((uint64_t)(MOST * k) * 8);
+    a->acts = allocate_q8(MOST, k);
     for (int64_t i = 0; i < MOST * k; i++)
         a->f32[i] = i % k < w->packed.k_packed && k_at(w, 0, i % k) >= 0 ? (float)ref_normal(rng) : 0;
     for (int64_t t = 0; t < MOST; t++)
-        fmk_quantize_row_portable(a->f32 + t * k, k, a->q + t * k, a->scale + t * chunks,
-                                  a->sum32 + t * chunks, a->sum16 + 2 * t * chunks);
+        fmk_quantize_row_portable(a->f32 + t * k, k, &a->acts, t, 0);
     for (int64_t i = 0; i < MOST * k; i++)
-        a->used[i] = form == FMK_ACTS_F32 ? a->f32[i] : (float)a->q[i] * a->scale[i / 32];
-    a->acts = (struct fmk_acts){.k = k};
+        a->used[i] = form == FMK_ACTS_F32 ? a->f32[i] : a->acts.q[i] * scale_at(&a->acts, i / k, i % k);
     if (form == FMK_ACTS_F32) {
-        a->acts.f32 = a->f32;
-    } else {
-        a->acts.q = a->q;
-        a->acts.scale = a->scale;
-        a->acts.sum32 = a->sum32;
-        a->acts.sum16 = a->sum16;
+        free_q8(&a->acts);
+        a->acts = (struct fmk_acts){.k = k, .f32 = a->f32};
     }
 }
 
 static void free_activations(struct activations *a) {
     free(a->f32);
     free(a->used);
-    free(a->q);
-    free(a->scale);
-    free(a->sum32);
-    free(a->sum16);
+    free_q8(&a->acts);
 }
 
 /* ---- the law of shapes ---- */
@@ -250,13 +265,13 @@ static void check_nan(const struct fmk_kernel *kernel, const struct packed_weigh
                       struct ref_rng *rng) {
     enum { TOKENS = 9, BAD = 4 };
     float *out = allocate(TOKENS * FMK_TILE_N * sizeof(float) + CANARIES);
-    int64_t k = a->acts.k, chunks = k / 32, at;
+    int64_t k = a->acts.k, at;
     do
         at = ref_below(rng, w->packed.k_packed);
     while (k_at(w, 0, at) < 0);
     a->f32[BAD * k + at] = NAN;
-    fmk_quantize_row_portable(a->f32 + BAD * k, k, a->q + BAD * k, a->scale + BAD * chunks,
-                              a->sum32 + BAD * chunks, a->sum16 + 2 * BAD * chunks);
+    if (kernel->acts == FMK_ACTS_Q8)
+        fmk_quantize_row_portable(a->f32 + BAD * k, k, &a->acts, BAD, 0);
     run_tile(kernel, w, a, 0, 0, TOKENS, out);
     for (int t = 0; t < TOKENS; t++)
         for (int64_t r = 0; r < fmk_min(FMK_TILE_N, w->packed.n); r++)
@@ -380,7 +395,7 @@ static void test_kernels(void **state) {
 }
 
 /* ---- accuracy: relative L2 over N(0, 1) activations, against sums in double ----
- * Rounding to 1/127 of the largest of 32 errs by 5.4e-3; 1024 outputs tell it to 3 in 100. */
+ * Rounding to 1/127 of the largest of 16 errs by 4.7e-3; 1024 outputs tell it to 3 in 100. */
 
 static double relative_error(const struct fmk_kernel *kernel, const struct fmk_layout *layout,
                              const struct ref_spec *spec, struct ref_rng *rng) {
@@ -562,58 +577,87 @@ static void test_valid(void **state) {
 
 /* ---- quantizing activations ---- */
 
-static void check_quantized(const float *x, int64_t k, const int8_t *q, const float *scale,
-                            const float *sum32, const float *sum16) {
-    for (int64_t c = 0; c < k / 32; c++) {
-        bool finite = true;
-        double amax = 0, sums[2] = {0, 0};
-        for (int i = 0; i < 32; i++) {
-            finite = finite && isfinite(x[32 * c + i]);
-            amax = fmax(amax, fabs(x[32 * c + i]));
-            sums[i / 16] += q[32 * c + i];
-            assert_in_range(q[32 * c + i] + 127, 0, 254);
-        }
-        if (!finite) {
-            assert_true(isnan(scale[c]));
-            continue;
-        }
-        assert_true(sum16[2 * c] == (float)(scale[c] * (float)sums[0]));
-        assert_true(sum16[2 * c + 1] == (float)(scale[c] * (float)sums[1]));
-        assert_true(sum32[c] == (float)(scale[c] * (float)(sums[0] + sums[1])));
-        for (int i = 0; i < 32; i++) /* half a step, and the rounding of three operations */
-            assert_true(fabs(x[32 * c + i] - (double)q[32 * c + i] * scale[c]) <=
-                        amax * (0.5 / 127 + 4 * 0x1p-24) + 127 * 0x1p-126);
+/* 32 values: what rounding may do to them, and their sums. */
+static void check_32(const float *x, const struct fmk_acts *acts, int64_t k) {
+    float step = acts->step[k / FMK_K_BLOCK];
+    double amax[2] = {0, 0}, sum[2] = {0, 0};
+    for (int i = 0; i < 32; i++) {
+        double scale = scale_at(acts, 0, k + i);
+        int8_t q = acts->q[k + i];
+        amax[i % 4 / 2] = fmax(amax[i % 4 / 2], fabs(x[i]));
+        sum[i / 16] += q * acts->ratio[k / 32][i % 4 / 2];
+        assert_in_range(q + 127, 0, 254);
+        /* half a scale, and the rounding of a few operations; what is too small for a step is zero */
+        assert_true(fabs(x[i] - q * scale) <= (0.5 + 127 * 8 * 0x1p-24) * scale + 0x1p-106);
     }
+    for (int g = 0; g < 2; g++) { /* the least multiple of the step that the largest fits, or the next */
+        int16_t ratio = acts->ratio[k / 32][g];
+        assert_true(ratio >= 1 && ratio <= FMK_RATIO_MAX);
+        assert_true((double)step * ratio <= amax[g] / 127 * (1 + 8 * 0x1p-24) + step);
+        assert_true(acts->sum16[k / 16 + g] == step * (float)sum[g]);
+    }
+    assert_true(acts->sum32[k / 32] == step * (float)(sum[0] + sum[1]));
 }
 
+/* Up to 256 values, which share a step. */
+static void check_256(const float *x, int64_t count, const struct fmk_acts *acts, int64_t k) {
+    float step = acts->step[k / FMK_K_BLOCK];
+    double all = 0;
+    for (int64_t i = 0; i < count; i++)
+        all = isfinite(x[i]) ? fmax(all, fabs(x[i])) : INFINITY;
+    if (isinf(all)) {
+        assert_true(isnan(step));
+        for (int64_t i = k / 16; i < (k + count) / 16; i++)
+            assert_true(isnan(acts->sum16[i]) && isnan(acts->sum32[i / 2]));
+        return;
+    }
+    assert_true(fabs(step * 127.0 * FMK_RATIO_MAX - all) <= all * 4 * 0x1p-24 ||
+                (all < 0x1p-106 && step == 0));
+    for (int64_t i = 0; i < count; i += 32)
+        check_32(x + i, acts, k + i);
+}
+
+static void check_same(const struct fmk_acts *a, const struct fmk_acts *b) {
+    size_t chunks = (size_t)(a->k / 32);
+    assert_memory_equal(a->q, b->q, chunks * 32);
+    assert_memory_equal(a->step, b->step, (size_t)num_steps(a->k) * 4);
+    assert_memory_equal(a->ratio, b->ratio, chunks * 4);
+    assert_memory_equal(a->sum16, b->sum16, chunks * 8);
+    assert_memory_equal(a->sum32, b->sum32, chunks * 4);
+}
+
+/* Rows of 4000: the last step has 160 values. From 2^-128 to 2^126, and within 256 from 1 to 2^-16. */
 static void test_quantize_row(void **state) {
     (void)state;
     struct ref_rng rng = ref_rng_start("kernels/quantize_row");
-    enum { K = 4096, CHUNKS = K / 32 };
-    static float x[K], scale[2][CHUNKS], sum32[2][CHUNKS], sum16[2][2 * CHUNKS];
-    static int8_t q[2][K];
+    enum { K = 4000 };
+    static float x[K];
     for (int64_t i = 0; i < K; i++)
-        x[i] = (float)(ref_normal(&rng) * exp2((double)(i / 32) * 2 - 128));
-    memset(x, 0, 32 * sizeof *x);
-    x[33] = INFINITY;
-    x[65] = -INFINITY;
-    x[97] = NAN;
-    for (int i = 128; i < 160; i++) /* ties: to even */
-        x[i] = (float)(i - 128) - 15.5f;
-    x[128] = 127;
-    fmk_quantize_row_portable(x, K, q[0], scale[0], sum32[0], sum16[0]);
-    check_quantized(x, K, q[0], scale[0], sum32[0], sum16[0]);
-    if (!(fmk_cpu_features(NULL) & FMK_CPU_AVX2)) {
-        print_message("skipped: quantize_row_avx2, this machine has no avx2\n");
-        return;
-    }
+        x[i] = (float)(ref_normal(&rng) * exp2((double)(i / 256) * 16 - 128 - (double)(i % 256 / 16)));
+    memset(x + 1024, 0, 272 * sizeof *x);
+    x[256 + 33] = INFINITY;
+    x[512 + 65] = -INFINITY;
+    x[768 + 97] = NAN;
+    for (int i = 0; i < 256; i++) /* ties: to even */
+        x[1536 + i] = (float)(i % 16) - 7.5f;
+    for (int i = 0; i < 256; i += 16)
+        x[1536 + i] = 127;
+    struct fmk_acts acts = allocate_q8(1, K);
+    fmk_quantize_row_portable(x, K, &acts, 0, 0);
+    for (int64_t k = 0; k < K; k += FMK_K_BLOCK)
+        check_256(x + k, fmk_min(FMK_K_BLOCK, K - k), &acts, k);
 #if defined(__x86_64__)
-    fmk_quantize_row_avx2(x, K, q[1], scale[1], sum32[1], sum16[1]);
-    assert_memory_equal(q[0], q[1], sizeof q[0]);
-    assert_memory_equal(scale[0], scale[1], sizeof scale[0]);
-    assert_memory_equal(sum32[0], sum32[1], sizeof sum32[0]);
-    assert_memory_equal(sum16[0], sum16[1], sizeof sum16[0]);
+    if (fmk_cpu_features(NULL) & FMK_CPU_AVX2) {
+        struct fmk_acts wide = allocate_q8(1, K);
+        fmk_quantize_row_avx2(x, K / 512 * 512, &wide, 0, 0);
+        fmk_quantize_row_avx2(x + K / 512 * 512, K % 512, &wide, 0, K / 512 * 512);
+        check_same(&acts, &wide);
+        free_q8(&wide);
+    } else {
+        print_message("skipped: quantize_row_avx2, this machine has no avx2\n");
+    }
 #endif
+    free_q8(&acts);
 }
 
 int main(void) {

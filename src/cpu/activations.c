@@ -26,6 +26,13 @@ bool fmk_acts_shared(const struct fmk_packed *a, const struct fmk_packed *b) {
     return fmk_acts_length(a) == fmk_acts_length(b) && !a->k_index && !b->k_index;
 }
 
+/* The next `bytes` bytes, rounded up; NULL while only sizes are asked for. */
+static char *take(int64_t *at, char *base, int64_t bytes) {
+    char *p = base ? base + *at : NULL;
+    *at += fmk_round_up(bytes, ALIGN);
+    return p;
+}
+
 int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
     struct fmk_acts *acts = &slot->acts;
     int64_t k = acts->k = fmk_acts_length(slot->part);
@@ -34,14 +41,12 @@ int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
         acts->f32 = (float *)base;
         return fmk_round_up(rows * k * 4, ALIGN);
     }
-    acts->q = (int8_t *)base;
-    at += fmk_round_up(rows * k, ALIGN);
-    acts->scale = (float *)(base ? base + at : NULL);
-    at += fmk_round_up(rows * (k / 32) * 4, ALIGN);
-    acts->sum32 = (float *)(base ? base + at : NULL);
-    at += fmk_round_up(rows * (k / 32) * 4, ALIGN);
-    acts->sum16 = (float *)(base ? base + at : NULL);
-    return at + fmk_round_up(rows * (k / 16) * 4, ALIGN);
+    acts->q = (int8_t *)take(&at, base, rows * k);
+    acts->step = (float *)take(&at, base, rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK) * 4);
+    acts->ratio = (int16_t(*)[2])take(&at, base, rows * (k / 32) * 4);
+    acts->sum16 = (float *)take(&at, base, rows * (k / 16) * 4);
+    acts->sum32 = (float *)take(&at, base, rows * (k / 32) * 4);
+    return at;
 }
 
 static float load_one(const void *x, fmk_dtype type, int64_t i) {
@@ -72,14 +77,13 @@ void fmk_acts_fill(const struct fmk_slot *slot, int32_t expert, const void *x, f
     const struct fmk_acts *acts = &slot->acts;
     int64_t end = fmk_min(acts->k, (run + 1) * FMK_ACTS_RUN);
     for (int64_t k = run * FMK_ACTS_RUN; k < end; k += FMK_K_BLOCK) {
-        int64_t count = fmk_min(FMK_K_BLOCK, end - k), at = row * acts->k + k;
+        int64_t count = fmk_min(FMK_K_BLOCK, end - k);
         if (slot->form == FMK_ACTS_F32) {
-            gather(slot->part, expert, x, type, k, count, (float *)acts->f32 + at);
+            gather(slot->part, expert, x, type, k, count, (float *)acts->f32 + row * acts->k + k);
             continue;
         }
         float block[FMK_K_BLOCK];
         gather(slot->part, expert, x, type, k, count, block);
-        quantize(block, count, (int8_t *)acts->q + at, (float *)acts->scale + at / 32,
-                 (float *)acts->sum32 + at / 32, (float *)acts->sum16 + at / 16);
+        quantize(block, count, acts, row, k);
     }
 }

@@ -13,7 +13,6 @@ static void unpack_run(const uint8_t *panel, fmk_dtype dtype, const struct int4_
     __m256 offset = scaled_zeros(panel + at->header, dtype);
     _mm256_store_ps(run->d, int4_scales(panel + at->header, dtype));
     for (int c = 0; c < at->chunks; c++) {
-        _mm256_store_si256((__m256i *)run->scale[c], _mm256_set1_epi16(1));
         _mm256_store_ps(run->offset[c], offset);
         unpack_nibbles(panel + at->nibbles + c * FMK_X8_CHUNK, run->codes[c]);
     }
@@ -23,29 +22,31 @@ static void unpack_run(const uint8_t *panel, fmk_dtype dtype, const struct int4_
 FMK_INLINE void multiply_packed(const uint8_t *panel, uint64_t stride, fmk_dtype dtype,
                                 const struct int4_run *at, const struct run_acts *acts, const int T,
                                 const int P, float *out) {
-    __m256 zeros[MAX_P], total[MAX_T][MAX_P], offset[MAX_T][MAX_P];
+    __m256 zeros[MAX_P], offset[MAX_T][MAX_P];
+    __m256i total[MAX_T][MAX_P];
 #pragma GCC unroll 2
     for (int p = 0; p < P; p++) {
         zeros[p] = scaled_zeros(panel + p * stride + at->header, dtype);
 #pragma GCC unroll 4
-        for (int t = 0; t < T; t++)
-            total[t][p] = offset[t][p] = _mm256_setzero_ps();
+        for (int t = 0; t < T; t++) {
+            offset[t][p] = _mm256_setzero_ps();
+            total[t][p] = _mm256_setzero_si256();
+        }
     }
     for (int c = 0; c < at->chunks; c++) {
         const uint8_t *nibbles = panel + at->nibbles + c * FMK_X8_CHUNK;
-        __m256i sum[MAX_T][MAX_P];
 #pragma GCC unroll 2
         for (int p = 0; p < P; p++)
             fetch(nibbles + p * stride + FETCH_AHEAD, FMK_X8_CHUNK + 32);
+        __m256i sum[MAX_T][MAX_P];
         multiply_nibbles(nibbles, stride, acts, c, T, P, sum);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            __m256 scale = _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c);
-            __m256 x = _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c);
+            __m256i ratios = act_ratios(acts, t, c);
+            __m256 x = act_sum(acts, t, c);
 #pragma GCC unroll 2
             for (int p = 0; p < P; p++) {
-                __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t][p], _mm256_set1_epi16(1)));
-                total[t][p] = _mm256_fmadd_ps(dot, scale, total[t][p]);
+                total[t][p] = _mm256_add_epi32(total[t][p], _mm256_madd_epi16(sum[t][p], ratios));
                 offset[t][p] = _mm256_fmadd_ps(zeros[p], x, offset[t][p]);
             }
         }
@@ -54,8 +55,13 @@ FMK_INLINE void multiply_packed(const uint8_t *panel, uint64_t stride, fmk_dtype
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++)
-            add_run(int4_scales(panel + p * stride + at->header, dtype), total[t][p], offset[t][p],
-                    out + t * FMK_TILE_N + 8 * p);
+            add_run(int4_scales(panel + p * stride + at->header, dtype), act_step(acts, t),
+                    _mm256_cvtepi32_ps(total[t][p]), offset[t][p], out + t * FMK_TILE_N + 8 * p);
+}
+
+/* Chunks that share the weights' scale and zero point, and the activations' step. */
+FMK_INLINE struct int4_run run_at(const struct fmk_packed *part, int64_t chunk, int64_t end) {
+    return int4_run_at(part, chunk, end, RUN_CHUNKS - chunk % RUN_CHUNKS);
 }
 
 FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
@@ -67,7 +73,7 @@ FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     for (int first = 0; first < panels; first += STREAMS) {
         int end = first + STREAMS < panels ? first + STREAMS : panels;
         for (int64_t c = 0; c < chunks;) {
-            struct int4_run at = int4_run_at(part, c, chunks, RUN_CHUNKS);
+            struct int4_run at = run_at(part, c, chunks);
             struct run_acts acts = acts_at(tile->acts, tile->token, c);
             int p = first;
             for (; p + 2 <= end; p += 2)
@@ -84,20 +90,20 @@ FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, i
     int t = 0;
     for (; t + 4 <= tile->tokens; t += 4) {
         struct run_acts acts = acts_at(tile->acts, tile->token + t, chunk);
-        multiply_run(run, chunks, &acts, 4, P, out + t * FMK_TILE_N);
+        multiply_run(run, chunks, &acts, false, 4, P, out + t * FMK_TILE_N);
     }
     if (t == tile->tokens)
         return;
     struct run_acts acts = acts_at(tile->acts, tile->token + t, chunk);
     switch (tile->tokens - t) {
     case 3:
-        multiply_run(run, chunks, &acts, 3, P, out + t * FMK_TILE_N);
+        multiply_run(run, chunks, &acts, false, 3, P, out + t * FMK_TILE_N);
         return;
     case 2:
-        multiply_run(run, chunks, &acts, 2, P, out + t * FMK_TILE_N);
+        multiply_run(run, chunks, &acts, false, 2, P, out + t * FMK_TILE_N);
         return;
     default:
-        multiply_run(run, chunks, &acts, 1, P, out + t * FMK_TILE_N);
+        multiply_run(run, chunks, &acts, false, 1, P, out + t * FMK_TILE_N);
     }
 }
 
@@ -109,7 +115,7 @@ static void many_tokens(const struct fmk_tile *tile) {
     int64_t chunks = part->k_packed / 32;
     struct run run[MAX_P];
     for (int64_t c = 0; c < chunks;) {
-        struct int4_run at = int4_run_at(part, c, chunks, RUN_CHUNKS);
+        struct int4_run at = run_at(part, c, chunks);
         for (int p = 0; p < panels; p += 2) {
             unpack_run(panel + p * part->stride, part->dtype, &at, &run[0]);
             if (p + 1 < panels) {

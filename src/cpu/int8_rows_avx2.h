@@ -13,13 +13,15 @@
 /* Activations of a token, from k = 0 on. */
 struct token_acts {
     const int8_t *q;
-    const float *scale, *sum32, *sum16;
+    const int16_t (*ratio)[2];
+    const float *step, *sum16, *sum32;
 };
 
 FMK_INLINE struct token_acts token_at(const struct fmk_acts *acts, int64_t token) {
-    int64_t chunks = acts->k / 32;
-    return (struct token_acts){acts->q + token * acts->k, acts->scale + token * chunks,
-                               acts->sum32 + token * chunks, acts->sum16 + 2 * token * chunks};
+    int64_t k = acts->k;
+    return (struct token_acts){acts->q + token * k, (const int16_t(*)[2])acts->ratio + token * (k / 32),
+                               acts->step + token * (k / FMK_K_BLOCK), acts->sum16 + token * (k / 16),
+                               acts->sum32 + token * (k / 32)};
 }
 
 FMK_INLINE __m256i load(const void *p) {
@@ -32,12 +34,14 @@ FMK_INLINE float load_half(const uint8_t *bytes) {
     return _cvtsh_ss(half);
 }
 
-/* sum += activation scale * (scales * products): chunk c of 32 k, codes below 64. */
-FMK_INLINE __m256 add_chunk(__m256i codes, __m256i scales, const struct token_acts *acts, int64_t c,
+/* sum += scales * (ratios of the activations * products): chunk c of 32 k, codes below 64. */
+FMK_INLINE __m256 add_chunk(__m256i codes, __m256 scales, const struct token_acts *acts, int64_t c,
                             __m256 sum) {
     __m256i pairs = _mm256_maddubs_epi16(codes, load(acts->q + 32 * c));
-    __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, scales));
-    return _mm256_fmadd_ps(dot, _mm256_broadcast_ss(acts->scale + c), sum);
+    int32_t ratios;
+    memcpy(&ratios, acts->ratio[c], sizeof ratios);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi32(ratios))), scales,
+                           sum);
 }
 
 FMK_INLINE float sum_lanes(__m256 v) {

@@ -1,40 +1,74 @@
-/* What the int8 kernels of the x8 layouts with 4-bit codes share. A 32-byte register of weights holds four
- * consecutive k of each of eight rows; the same four k of a token, broadcast, meet them in vpmaddubsw (u8
- * weights times s8 activations, pairs added in s16). The eight quads of a chunk add up in s16 without
- * overflow, 8 * 2 * 15 * 127 = 30480, and everything is exact until the chunk's s32 sum becomes a float:
- *     out += d * sum over chunks (activation scale * chunk sum) - sum over chunks (offset * activation sum)
- * Chunks of a run in the order of k, then the run, so that the order depends on K alone. */
+/* What the int8 kernels of the x8 layouts share. A 32-byte register of weights holds four consecutive k of
+ * each of eight rows; the same four k of a token, broadcast, meet them in vpmaddubsw (u8 weights times s8
+ * activations, pairs added in s16). The eight quads of a chunk of 4-bit codes add up in s16 without overflow,
+ * 8 * 2 * 15 * 127 = 30480, and vpmaddwd with the chunk's two ratios makes them s32. Over a run
+ *     out += d * step * sum over chunks (scale * chunk sum) - sum over chunks (offset * activation sum)
+ * Where all scales are 1 the s32 are added up over the run; else each becomes a float. Chunks of a run in the
+ * order of k, then the run, so that the order depends on K alone. */
 #ifndef FMK_CPU_INT8_X8_AVX2_H
 #define FMK_CPU_INT8_X8_AVX2_H
 
 #include "tile.h"
 #include "x8.h"
 
+#include <assert.h>
 #include <immintrin.h>
 
 #define FMK_INLINE static inline __attribute__((always_inline))
 
 enum { RUN_CHUNKS = 8, MAX_T = 4, MAX_P = 2 }; /* T tokens times P panels at once */
+static_assert(RUN_CHUNKS * 32 == FMK_K_BLOCK, "the activations of a run share a step");
+static_assert((int64_t)RUN_CHUNKS * 2 * 30480 * FMK_RATIO_MAX <= INT32_MAX, "a run adds up in s32");
 
 /* Up to eight chunks of one panel, unpacked. */
 struct run {
     _Alignas(64) uint8_t codes[RUN_CHUNKS][8][32]; /* [chunk][quad] */
-    int16_t scale[RUN_CHUNKS][16];                 /* integer scale of each row, twice: for vpmaddwd */
+    float scale[RUN_CHUNKS][8];                    /* unless all are 1 */
     float offset[RUN_CHUNKS][8];
     float d[8];
 };
 
-/* A run's activations of the tokens at hand: chunk c of token t is q + t * q_stride + 32 * c. */
+/* A run's activations of the tokens at hand: token t's are t * k further on in q, t * (k / 32) in ratio. */
 struct run_acts {
     const int8_t *q;
-    const float *scale, *sum;
-    int64_t q_stride, s_stride;
+    const int16_t (*ratio)[2];
+    const float *sum, *step;
+    int64_t k;
 };
 
+/* From a chunk on, up to the next multiple of 256 k. */
 FMK_INLINE struct run_acts acts_at(const struct fmk_acts *acts, int64_t token, int64_t chunk) {
-    int64_t chunks = acts->k / 32;
-    return (struct run_acts){acts->q + token * acts->k + 32 * chunk, acts->scale + token * chunks + chunk,
-                             acts->sum32 + token * chunks + chunk, acts->k, chunks};
+    int64_t k = acts->k, at = token * (k / 32) + chunk;
+    return (struct run_acts){.q = acts->q + 32 * at,
+                             .ratio = (const int16_t(*)[2])acts->ratio + at,
+                             .sum = acts->sum32 + at,
+                             .step = acts->step + token * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK) +
+                                     chunk / RUN_CHUNKS,
+                             .k = k};
+}
+
+/* Four bytes from p, in all lanes. */
+FMK_INLINE __m256i broadcast(const void *p) {
+    int32_t lane;
+    memcpy(&lane, p, sizeof lane);
+    return _mm256_set1_epi32(lane);
+}
+
+/* Token t's quad j (0..7) of chunk c, and what belongs to the chunk and to the run. */
+FMK_INLINE __m256i act_quad(const struct run_acts *acts, int t, int c, int j) {
+    return broadcast(acts->q + t * acts->k + 32 * c + 4 * j);
+}
+
+FMK_INLINE __m256i act_ratios(const struct run_acts *acts, int t, int c) {
+    return broadcast(acts->ratio + t * (acts->k / 32) + c);
+}
+
+FMK_INLINE __m256 act_sum(const struct run_acts *acts, int t, int c) {
+    return _mm256_broadcast_ss(acts->sum + t * (acts->k / 32) + c);
+}
+
+FMK_INLINE __m256 act_step(const struct run_acts *acts, int t) {
+    return _mm256_broadcast_ss(acts->step + t * ((acts->k + FMK_K_BLOCK - 1) / FMK_K_BLOCK));
 }
 
 FMK_INLINE void clear_out(const struct fmk_tile *tile) {
@@ -44,12 +78,6 @@ FMK_INLINE void clear_out(const struct fmk_tile *tile) {
 
 FMK_INLINE __m256i load(const void *p) {
     return _mm256_loadu_si256((const __m256i *)p);
-}
-
-FMK_INLINE __m256i broadcast_quad(const int8_t *q) {
-    int32_t quad;
-    memcpy(&quad, q, 4);
-    return _mm256_set1_epi32(quad);
 }
 
 /* a + b, there and then: left to itself gcc regroups the sums of a chunk into trees, which take more
@@ -87,8 +115,7 @@ FMK_INLINE void multiply_nibbles(const uint8_t *nibbles, uint64_t stride, const 
         }
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            const int8_t *q = acts->q + t * acts->q_stride + 32 * c + 4 * v;
-            __m256i x = broadcast_quad(q), y = broadcast_quad(q + 16);
+            __m256i x = act_quad(acts, t, c, v), y = act_quad(acts, t, c, v + 4);
 #pragma GCC unroll 2
             for (int p = 0; p < P; p++) {
                 __m256i product = _mm256_maddubs_epi16(first[p], x);
@@ -109,20 +136,28 @@ FMK_INLINE void unpack_nibbles(const uint8_t *nibbles, uint8_t codes[8][32]) {
     }
 }
 
-FMK_INLINE void add_run(__m256 d, __m256 total, __m256 offset, float *place) {
-    __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset);
-    _mm256_storeu_ps(place, _mm256_fmadd_ps(d, total, sum));
+/* total += scales of the rows * (ratios of the activations * sums). */
+FMK_INLINE __m256 add_scaled(__m256i sum, __m256i ratios, __m256 scales, __m256 total) {
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(sum, ratios)), scales, total);
 }
 
-/* Adds a run of P panels times T tokens to out. */
-FMK_INLINE void multiply_run(const struct run *run, int chunks, const struct run_acts *acts, const int T,
-                             const int P, float *out) {
-    __m256 total[MAX_T][MAX_P];
+FMK_INLINE void add_run(__m256 d, __m256 step, __m256 total, __m256 offset, float *place) {
+    __m256 sum = _mm256_sub_ps(_mm256_loadu_ps(place), offset);
+    _mm256_storeu_ps(place, _mm256_fmadd_ps(_mm256_mul_ps(d, step), total, sum));
+}
+
+/* Adds a run of P panels times T tokens to out; scaled: run->scale counts. */
+FMK_INLINE void multiply_run(const struct run *run, int chunks, const struct run_acts *acts,
+                             const bool scaled, const int T, const int P, float *out) {
+    __m256 total[MAX_T][MAX_P], offset[MAX_T][MAX_P];
+    __m256i exact[MAX_T][MAX_P];
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
-        for (int p = 0; p < P; p++)
-            total[t][p] = _mm256_setzero_ps();
+        for (int p = 0; p < P; p++) {
+            total[t][p] = offset[t][p] = _mm256_setzero_ps();
+            exact[t][p] = _mm256_setzero_si256();
+        }
     for (int c = 0; c < chunks; c++) {
         __m256i sum[MAX_T][MAX_P];
 #pragma GCC unroll 8
@@ -133,7 +168,7 @@ FMK_INLINE void multiply_run(const struct run *run, int chunks, const struct run
                 w[p] = _mm256_load_si256((const __m256i *)run[p].codes[c][q]);
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++) {
-                __m256i x = broadcast_quad(acts->q + t * acts->q_stride + 32 * c + 4 * q);
+                __m256i x = act_quad(acts, t, c, q);
 #pragma GCC unroll 2
                 for (int p = 0; p < P; p++) {
                     __m256i product = _mm256_maddubs_epi16(w[p], x);
@@ -143,33 +178,29 @@ FMK_INLINE void multiply_run(const struct run *run, int chunks, const struct run
         }
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            __m256 scale = _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c);
-#pragma GCC unroll 2
-            for (int p = 0; p < P; p++) {
-                __m256i dot = _mm256_madd_epi16(sum[t][p], load(run[p].scale[c]));
-                total[t][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total[t][p]);
-            }
-        }
-    }
-    __m256 offset[MAX_T][MAX_P];
-#pragma GCC unroll 4
-    for (int t = 0; t < T; t++)
-#pragma GCC unroll 2
-        for (int p = 0; p < P; p++)
-            offset[t][p] = _mm256_setzero_ps();
-    for (int c = 0; c < chunks; c++)
-#pragma GCC unroll 4
-        for (int t = 0; t < T; t++) {
-            __m256 x = _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c);
+            __m256i ratios = act_ratios(acts, t, c);
 #pragma GCC unroll 2
             for (int p = 0; p < P; p++)
-                offset[t][p] = _mm256_fmadd_ps(_mm256_load_ps(run[p].offset[c]), x, offset[t][p]);
+                if (scaled)
+                    total[t][p] = add_scaled(sum[t][p], ratios, _mm256_load_ps(run[p].scale[c]), total[t][p]);
+                else
+                    exact[t][p] = _mm256_add_epi32(exact[t][p], _mm256_madd_epi16(sum[t][p], ratios));
         }
+    }
+    for (int c = 0; c < chunks; c++)
+#pragma GCC unroll 4
+        for (int t = 0; t < T; t++)
+#pragma GCC unroll 2
+            for (int p = 0; p < P; p++)
+                offset[t][p] =
+                    _mm256_fmadd_ps(_mm256_load_ps(run[p].offset[c]), act_sum(acts, t, c), offset[t][p]);
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
         for (int p = 0; p < P; p++)
-            add_run(_mm256_load_ps(run[p].d), total[t][p], offset[t][p], out + t * FMK_TILE_N + 8 * p);
+            add_run(_mm256_load_ps(run[p].d), act_step(acts, t),
+                    scaled ? total[t][p] : _mm256_cvtepi32_ps(exact[t][p]), offset[t][p],
+                    out + t * FMK_TILE_N + 8 * p);
 }
 
 #endif

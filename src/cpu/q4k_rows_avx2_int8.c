@@ -19,8 +19,8 @@ FMK_INLINE void multiply_super_block(const uint8_t *block, const struct token_ac
                                      const int T, __m256 *total) {
     const __m256i low = _mm256_set1_epi8(15);
     __m128i scales = unpack_scales(block + FMK_Q4K_SCALES);
-    int16_t wide[8];
-    _mm_storeu_si128((__m128i *)wide, _mm_cvtepu8_epi16(scales));
+    float wide[8];
+    _mm256_storeu_ps(wide, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(scales)));
     __m256 mins = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(scales, scales)));
     mins = _mm256_mul_ps(mins, _mm256_set1_ps(load_half(block + FMK_Q4K_DMIN)));
     __m256 d = _mm256_set1_ps(load_half(block + FMK_Q4K_D)), sum[MAX_T];
@@ -34,15 +34,14 @@ FMK_INLINE void multiply_super_block(const uint8_t *block, const struct token_ac
                 second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            sum[t] = add_chunk(first, _mm256_set1_epi16(wide[2 * i]), &acts[t], 8 * b + 2 * i, sum[t]);
-            sum[t] =
-                add_chunk(second, _mm256_set1_epi16(wide[2 * i + 1]), &acts[t], 8 * b + 2 * i + 1, sum[t]);
+            sum[t] = add_chunk(first, _mm256_set1_ps(wide[2 * i]), &acts[t], 8 * b + 2 * i, sum[t]);
+            sum[t] = add_chunk(second, _mm256_set1_ps(wide[2 * i + 1]), &acts[t], 8 * b + 2 * i + 1, sum[t]);
         }
     }
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) {
         total[t] = _mm256_fnmadd_ps(mins, _mm256_loadu_ps(acts[t].sum32 + 8 * b), total[t]);
-        total[t] = _mm256_fmadd_ps(d, sum[t], total[t]);
+        total[t] = _mm256_fmadd_ps(_mm256_mul_ps(d, _mm256_set1_ps(acts[t].step[b])), sum[t], total[t]);
     }
 }
 

@@ -5,25 +5,16 @@ FMK_INLINE __m256 load_f16x8(const uint8_t *halves) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
 }
 
-/* Eight bytes to eight pairs of 16-bit numbers. */
-FMK_INLINE __m256i widen_scales(const uint8_t *scales) {
-    const __m256i spread = _mm256_setr_epi8(0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3, -1, 4, -1, 4,
-                                            -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7, -1);
-    int64_t bytes;
-    memcpy(&bytes, scales, 8);
-    return _mm256_shuffle_epi8(_mm256_set1_epi64x(bytes), spread);
-}
-
-FMK_INLINE __m256 widen_mins(const uint8_t *mins) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)mins)));
+FMK_INLINE __m256 load_u8x8(const uint8_t *bytes) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes)));
 }
 
 static void unpack_block(const uint8_t *block, struct run *run) {
     __m256 dmin = load_f16x8(block + FMK_Q4K_X8_MINIMA);
     _mm256_store_ps(run->d, load_f16x8(block));
     for (int c = 0; c < 8; c++) {
-        _mm256_store_si256((__m256i *)run->scale[c], widen_scales(block + FMK_Q4K_X8_SCALES + 8 * c));
-        _mm256_store_ps(run->offset[c], _mm256_mul_ps(dmin, widen_mins(block + FMK_Q4K_X8_MINS + 8 * c)));
+        _mm256_store_ps(run->scale[c], load_u8x8(block + FMK_Q4K_X8_SCALES + 8 * c));
+        _mm256_store_ps(run->offset[c], _mm256_mul_ps(dmin, load_u8x8(block + FMK_Q4K_X8_MINS + 8 * c)));
         unpack_nibbles(block + FMK_Q4K_X8_NIBBLES + c * FMK_X8_CHUNK, run->codes[c]);
     }
 }
@@ -40,22 +31,19 @@ FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const str
             total[t][p] = offset[t][p] = _mm256_setzero_ps();
     }
     for (int c = 0; c < 8; c++) {
-        __m256i sum[MAX_T][MAX_P];
 #pragma GCC unroll 2
         for (int p = 0; p < P; p++)
             fetch(block + p * stride + FMK_Q4K_X8_BLOCK + c * (FMK_Q4K_X8_BLOCK / 8), FMK_Q4K_X8_BLOCK / 8);
+        __m256i sum[MAX_T][MAX_P];
         multiply_nibbles(block + FMK_Q4K_X8_NIBBLES + c * FMK_X8_CHUNK, stride, acts, c, T, P, sum);
 #pragma GCC unroll 2
         for (int p = 0; p < P; p++) {
-            __m256i scales = widen_scales(block + p * stride + FMK_Q4K_X8_SCALES + 8 * c);
-            __m256 mins = _mm256_mul_ps(dmin[p], widen_mins(block + p * stride + FMK_Q4K_X8_MINS + 8 * c));
+            __m256 scales = load_u8x8(block + p * stride + FMK_Q4K_X8_SCALES + 8 * c);
+            __m256 mins = _mm256_mul_ps(dmin[p], load_u8x8(block + p * stride + FMK_Q4K_X8_MINS + 8 * c));
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++) {
-                __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[t][p], scales));
-                __m256 scale = _mm256_broadcast_ss(acts->scale + t * acts->s_stride + c);
-                __m256 x = _mm256_broadcast_ss(acts->sum + t * acts->s_stride + c);
-                total[t][p] = _mm256_fmadd_ps(dot, scale, total[t][p]);
-                offset[t][p] = _mm256_fmadd_ps(mins, x, offset[t][p]);
+                total[t][p] = add_scaled(sum[t][p], act_ratios(acts, t, c), scales, total[t][p]);
+                offset[t][p] = _mm256_fmadd_ps(mins, act_sum(acts, t, c), offset[t][p]);
             }
         }
     }
@@ -63,7 +51,8 @@ FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const str
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++)
-            add_run(load_f16x8(block + p * stride), total[t][p], offset[t][p], out + t * FMK_TILE_N + 8 * p);
+            add_run(load_f16x8(block + p * stride), act_step(acts, t), total[t][p], offset[t][p],
+                    out + t * FMK_TILE_N + 8 * p);
 }
 
 FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
@@ -90,20 +79,20 @@ FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, i
     int t = 0;
     for (; t + 4 <= tile->tokens; t += 4) {
         struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
-        multiply_run(run, 8, &acts, 4, P, out + t * FMK_TILE_N);
+        multiply_run(run, 8, &acts, true, 4, P, out + t * FMK_TILE_N);
     }
     if (t == tile->tokens)
         return;
     struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
     switch (tile->tokens - t) {
     case 3:
-        multiply_run(run, 8, &acts, 3, P, out + t * FMK_TILE_N);
+        multiply_run(run, 8, &acts, true, 3, P, out + t * FMK_TILE_N);
         return;
     case 2:
-        multiply_run(run, 8, &acts, 2, P, out + t * FMK_TILE_N);
+        multiply_run(run, 8, &acts, true, 2, P, out + t * FMK_TILE_N);
         return;
     default:
-        multiply_run(run, 8, &acts, 1, P, out + t * FMK_TILE_N);
+        multiply_run(run, 8, &acts, true, 1, P, out + t * FMK_TILE_N);
     }
 }
 

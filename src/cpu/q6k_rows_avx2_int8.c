@@ -8,17 +8,21 @@ FMK_INLINE void multiply_super_block(const uint8_t *block, const struct token_ac
     __m128i scales = _mm_loadu_si128((const __m128i *)(block + FMK_Q6K_SCALES));
     __m256 d = _mm256_set1_ps(load_half(block + FMK_Q6K_D)), middle = _mm256_mul_ps(d, _mm256_set1_ps(32));
     __m256 offset[2], sum[MAX_T];
-    offset[0] = _mm256_mul_ps(middle, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales)));
-    offset[1] = _mm256_mul_ps(middle, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(scales, 8))));
-    int16_t wide[16];
-    _mm256_storeu_si256((__m256i *)wide, _mm256_cvtepi8_epi16(scales));
+    float wide[16];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        __m128i eight = i ? _mm_unpackhi_epi64(scales, scales) : scales;
+        offset[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight));
+        _mm256_storeu_ps(wide + 8 * i, offset[i]);
+        offset[i] = _mm256_mul_ps(middle, offset[i]);
+    }
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++)
         sum[t] = _mm256_setzero_ps();
 #pragma GCC unroll 8
     for (int c = 0; c < 8; c++) {
         __m256i codes = q6k_codes(block, c / 4, c % 4);
-        __m256i pair = _mm256_set_m128i(_mm_set1_epi16(wide[2 * c + 1]), _mm_set1_epi16(wide[2 * c]));
+        __m256 pair = _mm256_set_m128(_mm_set1_ps(wide[2 * c + 1]), _mm_set1_ps(wide[2 * c]));
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++)
             sum[t] = add_chunk(codes, pair, &acts[t], 8 * b + c, sum[t]);
@@ -27,7 +31,7 @@ FMK_INLINE void multiply_super_block(const uint8_t *block, const struct token_ac
     for (int t = 0; t < T; t++) {
         total[t] = _mm256_fnmadd_ps(offset[0], _mm256_loadu_ps(acts[t].sum16 + 16 * b), total[t]);
         total[t] = _mm256_fnmadd_ps(offset[1], _mm256_loadu_ps(acts[t].sum16 + 16 * b + 8), total[t]);
-        total[t] = _mm256_fmadd_ps(d, sum[t], total[t]);
+        total[t] = _mm256_fmadd_ps(_mm256_mul_ps(d, _mm256_set1_ps(acts[t].step[b])), sum[t], total[t]);
     }
 }
 

@@ -8,7 +8,7 @@ enum { HALVES = 16 }; /* of 16 k in a super-block */
 
 struct block {
     _Alignas(64) uint8_t codes[HALVES][4][32]; /* [half][quad] */
-    int16_t scale[HALVES][16];                 /* of each row, twice */
+    float scale[HALVES][8];
     float d[8];
 };
 
@@ -30,13 +30,8 @@ FMK_INLINE __m256 load_f16x8(const uint8_t *halves) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
 }
 
-/* Eight signed bytes to eight pairs of 16-bit numbers. */
-FMK_INLINE __m256i widen_scales(const uint8_t *scales) {
-    const __m256i spread = _mm256_setr_epi8(-1, 0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3, -1, 4, -1,
-                                            4, -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7);
-    int64_t bytes;
-    memcpy(&bytes, scales, 8);
-    return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_set1_epi64x(bytes), spread), 8);
+FMK_INLINE __m256 load_i8x8(const uint8_t *bytes) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)bytes)));
 }
 
 /* Quad j (0..3) of half h (0..1) of chunk c. */
@@ -52,7 +47,7 @@ FMK_INLINE __m256i unpack_quad(const uint8_t *block, int c, int h, int j) {
 static void unpack_block(const uint8_t *in, struct block *out) {
     _mm256_store_ps(out->d, load_f16x8(in));
     for (int i = 0; i < HALVES; i++)
-        _mm256_store_si256((__m256i *)out->scale[i], widen_scales(in + FMK_Q6K_X8_SCALES + 8 * i));
+        _mm256_store_ps(out->scale[i], load_i8x8(in + FMK_Q6K_X8_SCALES + 8 * i));
     for (int c = 0; c < 8; c++)
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++)
@@ -61,14 +56,8 @@ static void unpack_block(const uint8_t *in, struct block *out) {
                 _mm256_store_si256((__m256i *)out->codes[2 * c + h][j], unpack_quad(in, c, h, j));
 }
 
-/* total += scale of the activations * (scales of the rows * sums). */
-FMK_INLINE __m256 add_half(__m256i sum, __m256i scales, const float *act_scale, __m256 total) {
-    __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, scales));
-    return _mm256_fmadd_ps(dot, _mm256_broadcast_ss(act_scale), total);
-}
-
-FMK_INLINE void add_block(__m256 d, __m256 total, float *place) {
-    _mm256_storeu_ps(place, _mm256_fmadd_ps(d, total, _mm256_loadu_ps(place)));
+FMK_INLINE void add_block(__m256 d, __m256 step, __m256 total, float *place) {
+    _mm256_storeu_ps(place, _mm256_fmadd_ps(_mm256_mul_ps(d, step), total, _mm256_loadu_ps(place)));
 }
 
 /* One super-block of P panels times T tokens. */
@@ -95,7 +84,7 @@ FMK_INLINE void multiply_unpacked(const struct block *block, const struct run_ac
                 w[p] = _mm256_load_si256((const __m256i *)block[p].codes[h][j]);
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++) {
-                __m256i x = broadcast_quad(acts->q + t * acts->q_stride + 16 * h + 4 * j);
+                __m256i x = act_quad(acts, t, h / 2, h % 2 * 4 + j);
 #pragma GCC unroll 2
                 for (int p = 0; p < P; p++)
                     sum[t][p] = add_in_order(sum[t][p], _mm256_maddubs_epi16(w[p], x));
@@ -105,14 +94,15 @@ FMK_INLINE void multiply_unpacked(const struct block *block, const struct run_ac
         for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
             for (int p = 0; p < P; p++)
-                total[t][p] = add_half(sum[t][p], load(block[p].scale[h]),
-                                       acts->scale + t * acts->s_stride + h / 2, total[t][p]);
+                total[t][p] = add_scaled(sum[t][p], act_ratios(acts, t, h / 2),
+                                         _mm256_load_ps(block[p].scale[h]), total[t][p]);
     }
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
         for (int p = 0; p < P; p++)
-            add_block(_mm256_load_ps(block[p].d), total[t][p], out + t * FMK_TILE_N + 8 * p);
+            add_block(_mm256_load_ps(block[p].d), act_step(acts, t), total[t][p],
+                      out + t * FMK_TILE_N + 8 * p);
 }
 
 /* One super-block of P panels (`stride` bytes apart), each code used as it is unpacked. */
@@ -144,7 +134,7 @@ FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const str
                     w[p] = unpack_quad(block + p * stride, c, h, j);
 #pragma GCC unroll 4
                 for (int t = 0; t < T; t++) {
-                    __m256i x = broadcast_quad(acts->q + t * acts->q_stride + 32 * c + 16 * h + 4 * j);
+                    __m256i x = act_quad(acts, t, c, 4 * h + j);
 #pragma GCC unroll 2
                     for (int p = 0; p < P; p++)
                         sum[t][p] = add_in_order(sum[t][p], _mm256_maddubs_epi16(w[p], x));
@@ -152,11 +142,10 @@ FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const str
             }
 #pragma GCC unroll 2
             for (int p = 0; p < P; p++) {
-                __m256i scales = widen_scales(block + p * stride + FMK_Q6K_X8_SCALES + 8 * (2 * c + h));
+                __m256 scales = load_i8x8(block + p * stride + FMK_Q6K_X8_SCALES + 8 * (2 * c + h));
 #pragma GCC unroll 4
                 for (int t = 0; t < T; t++)
-                    total[t][p] =
-                        add_half(sum[t][p], scales, acts->scale + t * acts->s_stride + c, total[t][p]);
+                    total[t][p] = add_scaled(sum[t][p], act_ratios(acts, t, c), scales, total[t][p]);
             }
         }
     }
@@ -164,7 +153,8 @@ FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const str
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++)
-            add_block(load_f16x8(block + p * stride), total[t][p], out + t * FMK_TILE_N + 8 * p);
+            add_block(load_f16x8(block + p * stride), act_step(acts, t), total[t][p],
+                      out + t * FMK_TILE_N + 8 * p);
 }
 
 FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
@@ -177,7 +167,7 @@ FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
         for (int64_t b = 0; b < tile->part->k_packed / FMK_K_BLOCK; b++) {
             struct run_acts acts = acts_at(tile->acts, tile->token, 8 * b);
             for (int t = 0; t < T; t++)
-                start_sums(acts.q + t * acts.q_stride, start[t]);
+                start_sums(acts.q + t * acts.k, start[t]);
             const uint8_t *block = panel + b * FMK_Q6K_X8_BLOCK;
             int p = first;
             for (; p + 2 <= end; p += 2)

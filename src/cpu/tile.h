@@ -16,13 +16,16 @@ enum { FMK_TILE_M = 64, FMK_TILE_N = 64, FMK_K_BLOCK = 256 };
 struct fmk_acts {
     int64_t k;        /* row length: k_packed rounded up to a multiple of 32 */
     const float *f32; /* [m][k] */
-    /* q8: x = q * scale, one scale per 32, |q| <= 127. A chunk with a value that is not finite has scale
-     * NaN. The sums are of the quantized values: sum32 = scale * (sum of its 32 q), sum16 likewise of each
-     * half, so sum32[i] is sum16[2i] + sum16[2i+1] up to rounding. */
-    const int8_t *q;    /* [m][k] */
-    const float *scale; /* [m][k / 32] */
-    const float *sum32; /* [m][k / 32] */
-    const float *sum16; /* [m][k / 16] */
+    /* q8: x = q * step * ratio, |q| <= 127, a step per 256 and a ratio of 1..4095 per 16: those of 32 whose k
+     * leaves 0 or 1 when divided by 4, and those that leave 2 or 3. So after vpmaddubsw, which adds up pairs,
+     * they are the first and the second of two 16-bit numbers, and one vpmaddwd multiplies by both ratios.
+     * The sums are those of the quantized values of 16 and 32 consecutive k. Where one of 256 values is not
+     * finite, their step and sums are NaN. */
+    int8_t *q;           /* [m][k] */
+    float *step;         /* [m][k / 256, rounded up] */
+    int16_t (*ratio)[2]; /* [m][k / 32] */
+    float *sum16;        /* [m][k / 16] */
+    float *sum32;        /* [m][k / 32] */
 };
 
 struct fmk_tile {
@@ -46,8 +49,11 @@ fmk_tile_kernel fmk_q4k_x8_avx2_int8, fmk_q6k_x8_avx2_int8, fmk_int4_x8_avx2_int
 /* Any layout, any machine. */
 fmk_tile_kernel fmk_portable, fmk_reference;
 
-/* Quantizes one row of k floats (a multiple of 32) as in fmk_acts. */
-typedef void fmk_quantize_row(const float *x, int64_t k, int8_t *q, float *scale, float *sum32, float *sum16);
+enum { FMK_RATIO_MAX = 4095 };
+
+/* Quantizes `count` floats (a multiple of 32) into a row of acts, from k (a multiple of 256) on. */
+typedef void fmk_quantize_row(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
+                              int64_t k);
 fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2;
 
 #endif
