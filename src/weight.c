@@ -5,7 +5,7 @@
 #include "checkpoint/checkpoint.h"
 #include "error.h"
 #include "formats/format.h"
-#include "half.h"
+#include "floats.h"
 #include "parallel.h"
 
 #include <stdlib.h>
@@ -235,11 +235,7 @@ static void read_bias(const struct fmk_source *source, float *out) {
             order = fmk_tensor_data(&source->part.n_order, e);
         for (int64_t row = 0; row < source->n; row++) {
             int64_t at = source->part.n_begin + (order ? fmk_load_i32(order + 4 * row) : row);
-            uint32_t word = 0;
-            memcpy(&word, from + at * fmk_dtype_size(bias->dtype), (size_t)fmk_dtype_size(bias->dtype));
-            *out++ = bias->dtype == FMK_F32   ? fmk_float_of_bits(word)
-                     : bias->dtype == FMK_F16 ? fmk_f16_to_f32((uint16_t)word)
-                                              : fmk_bf16_to_f32((uint16_t)word);
+            fmk_load_floats(from, bias->dtype, at, 1, out++);
         }
     }
 }

@@ -4,7 +4,7 @@
 #include "../abi.h"
 #include "../error.h"
 #include "../formats/source.h"
-#include "../half.h"
+#include "../floats.h"
 #include "gguf.h"
 
 #include <stdio.h>
@@ -131,17 +131,6 @@ fmk_status fmk_checkpoint_part(const fmk_checkpoint *c, const char *name, fmk_pa
     return FMK_OK;
 }
 
-static float float_at(const uint8_t *data, fmk_dtype dtype, int64_t i) {
-    uint16_t half = 0;
-    float value = 0;
-    if (dtype == FMK_F32) {
-        memcpy(&value, data + 4 * i, sizeof value);
-        return value;
-    }
-    memcpy(&half, data + 2 * i, sizeof half);
-    return dtype == FMK_F16 ? fmk_f16_to_f32(half) : fmk_bf16_to_f32(half);
-}
-
 fmk_status fmk_checkpoint_floats(const fmk_checkpoint *c, const char *name, float *out, int64_t capacity,
                                  int64_t *count) {
     const struct fmk_store_entry *entry = NULL;
@@ -157,7 +146,7 @@ fmk_status fmk_checkpoint_floats(const fmk_checkpoint *c, const char *name, floa
     if (out && capacity < d.part.n)
         return fmk_fail(FMK_EINVAL, "capacity %lld is less than the %lld values of %.64s",
                         (long long)capacity, (long long)d.part.n, name);
-    for (int64_t i = 0; out && i < d.part.n; i++)
-        out[i] = float_at(entry->anchor->data, d.dtype, i);
+    if (out)
+        fmk_load_floats(entry->anchor->data, d.dtype, 0, d.part.n, out);
     return FMK_OK;
 }

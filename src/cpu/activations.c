@@ -2,8 +2,8 @@
 #include "activations.h"
 
 #include "../abi.h"
+#include "../floats.h"
 #include "../half.h"
-#include "convert.h"
 #include "features.h"
 
 enum { ALIGN = 64 };

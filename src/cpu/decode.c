@@ -2,10 +2,10 @@
 #include "linear.h"
 
 #include "../abi.h"
+#include "../floats.h"
 #include "../context.h"
 #include "../half.h"
 #include "../parallel.h"
-#include "convert.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 #include "epilogue.h"
 
 #include "../abi.h"
-#include "convert.h"
+#include "../floats.h"
 #include "tile.h"
 
 #include <math.h>

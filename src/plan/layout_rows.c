@@ -1,6 +1,7 @@
 /* The three layouts that keep a file's rows as they are: dense, Q4_K and Q6_K. They can be borrowed; packed,
  * they are the rows of a shard one behind the other. */
 #include "../abi.h"
+#include "../floats.h"
 #include "../formats/k_quants.h"
 #include "layout_rows.h"
 
@@ -57,16 +58,7 @@ static void pack(const struct fmk_source *source, const struct fmk_packed *packe
 
 static void decode_dense(const struct fmk_packed *packed, const uint8_t *data, int64_t row, int64_t k,
                          int64_t count, float *out) {
-    const uint8_t *from = data + (uint64_t)row * packed->stride + k * fmk_dtype_size(packed->dtype);
-    if (packed->dtype == FMK_F32) {
-        memcpy(out, from, (size_t)count * sizeof *out);
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t half;
-        memcpy(&half, from + 2 * i, sizeof half);
-        out[i] = packed->dtype == FMK_F16 ? fmk_f16_to_f32(half) : fmk_bf16_to_f32(half);
-    }
+    fmk_load_floats(data + (uint64_t)row * packed->stride, packed->dtype, k, count, out);
 }
 
 static void decode_q4k(const struct fmk_packed *packed, const uint8_t *data, int64_t row, int64_t k,

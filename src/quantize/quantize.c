@@ -4,6 +4,7 @@
 
 #include "../abi.h"
 #include "../error.h"
+#include "../floats.h"
 #include "../formats/k_quants.h"
 #include "../formats/source.h"
 #include "../parallel.h"
@@ -93,17 +94,7 @@ fmk_status fmk_quantize_check(fmk_quantize_args *args, uint64_t *qweight, uint64
 
 /* in[row][k .. k+count) as float; `in` may lie at any address. */
 static void load(const fmk_quantize_args *args, int64_t row, int64_t k, int64_t count, float *out) {
-    const uint8_t *in =
-        (const uint8_t *)args->in + (row * args->in_stride + k) * fmk_dtype_size(args->in_type);
-    if (args->in_type == FMK_F32) {
-        memcpy(out, in, (size_t)count * sizeof *out);
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t half;
-        memcpy(&half, in + 2 * i, sizeof half);
-        out[i] = args->in_type == FMK_F16 ? fmk_f16_to_f32(half) : fmk_bf16_to_f32(half);
-    }
+    fmk_load_floats(args->in, args->in_type, row * args->in_stride + k, count, out);
 }
 
 static int64_t last_row(const fmk_quantize_args *args, int64_t task) {

@@ -1,6 +1,6 @@
-/* Runs of f32, f16 or bf16 elements to and from float. */
-#ifndef FMK_CPU_CONVERT_H
-#define FMK_CPU_CONVERT_H
+/* Runs of f32, f16 or bf16 elements to and from float, at any address. */
+#ifndef FMK_FLOATS_H
+#define FMK_FLOATS_H
 
 #include "ferrumk.h"
 
