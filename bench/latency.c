@@ -1,7 +1,7 @@
 /* What it costs to share little work between threads: microseconds of
  *     an empty job of two items on the library's pool, and on pthreadpool where that is installed,
  *     the same of two items of 20 us each, which one thread alone would do in 40,
- *     a small fmk_linear (1024 x 1024, M = 1) on one thread and on two,
+ *     a small fmk_linear (2048 x 2048, M = 1) on one thread and on two,
  * each right after the call before it, after a pause in which threads fall asleep, and with a busy thread of
  * somebody else's for every core. CSV on stdout. */
 #include "../src/cpu/pool.h"
@@ -93,7 +93,7 @@ static void report(const char *what, int threads, void (*call)(void *user), void
 }
 
 static void report_linear(int threads) {
-    enum { SIDE = 1024 };
+    enum { SIDE = 2048 };
     struct device device;
     struct synthetic source;
     fmk_weight *weight;
@@ -106,7 +106,7 @@ static void report_linear(int threads) {
     synthetic_free(&source);
     random_normal(in, SIDE, 1);
     projection_set(&projection, &device, weight, 1, 0, 0, in, out);
-    report("fmk_linear 1024x1024 q4_k", threads, linear_call, &projection);
+    report("fmk_linear 2048x2048 q4_k", threads, linear_call, &projection);
     fmk_weight_destroy(weight, device.queue);
     device_close(&device);
 }

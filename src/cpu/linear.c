@@ -15,7 +15,7 @@
 enum {
     ALIGN = 64,
     BEST_BYTES = 128 << 20, /* a slab grows no larger than this, whatever m is */
-    SERIAL_WORK = 1 << 18   /* weights times rows below which waking the pool takes longer than working */
+    SERIAL_WORK = 1 << 20   /* weights times rows, some 20 us: to wake the pool for less takes longer */
 };
 
 /* Everything about a call that is fixed before the first slab. */
@@ -287,7 +287,7 @@ static void run_slab(struct fmk_context *ctx, struct plan *plan, int64_t m, int6
     struct gather gather = {plan, &here, fmk_quantize_row_best(ctx->features), 1};
     for (int32_t s = 0; s < plan->slots; s++)
         gather.runs = fmk_max(gather.runs, (plan->slot[s].acts.k + FMK_ACTS_RUN - 1) / FMK_ACTS_RUN);
-    spread(ctx, slab.count * plan->w->k <= SERIAL_WORK / 4, gather_run, &gather, slab.count * gather.runs);
+    spread(ctx, slab.count * plan->w->k <= SERIAL_WORK / 16, gather_run, &gather, slab.count * gather.runs);
 
     struct multiply multiply = {
         .plan = plan,
