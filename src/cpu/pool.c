@@ -5,20 +5,25 @@
  * so either the worker sees that the job is closed, or the caller sees the worker and waits for it: nobody
  * reads a job that is gone. */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* pthread_setname_np, syscall */
+#define _GNU_SOURCE /* pthread_setname_np, syscall, CPU_SET */
 #endif
 #include "pool.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 1000 }; /* some 15 to 40 us: longer than the pause between two projections of a layer */
+enum {
+    SPINS = 1000, /* some 15 to 40 us: longer than the pause between two projections of a layer */
+    FEW_CORES = 8 /* up to which workers are kept off the caller's */
+};
 
 struct fmk_pool {
     /* The job. Written while it is closed and nobody is active. */
@@ -32,6 +37,9 @@ struct fmk_pool {
     _Alignas(64) atomic_uint active; /* workers that may read the job; a futex */
     atomic_bool waited;              /* for active to become 0 */
     int32_t workers;
+    cpu_set_t allowed; /* cores that the process may run on */
+    int caller_cpu;    /* the workers are kept off this one; -1 = none */
+    bool few_cores;
     pthread_t thread[];
 };
 
@@ -103,6 +111,19 @@ static void wait_for_workers(struct fmk_pool *pool) {
     atomic_store(&pool->waited, false);
 }
 
+/* With few cores Linux may wake a worker on the caller's own core although another one is idle, and leave it
+ * there: it would get to work when the caller pauses. So the workers are kept off that core. */
+static void keep_apart(struct fmk_pool *pool) {
+    int cpu = pool->few_cores ? sched_getcpu() : -1;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == pool->caller_cpu)
+        return;
+    cpu_set_t others = pool->allowed;
+    CPU_CLR(cpu, &others);
+    for (int32_t i = 0; i < pool->workers; i++)
+        pthread_setaffinity_np(pool->thread[i], sizeof others, &others);
+    pool->caller_cpu = cpu;
+}
+
 static void announce(struct fmk_pool *pool, int32_t wanted) {
     atomic_fetch_add(&pool->epoch, 1);
     if (atomic_load(&pool->sleeping))
@@ -110,6 +131,7 @@ static void announce(struct fmk_pool *pool, int32_t wanted) {
 }
 
 void fmk_pool_run(struct fmk_pool *pool, void (*body)(void *arg, int64_t i), void *arg, int64_t count) {
+    keep_apart(pool);
     pool->body = body;
     pool->arg = arg;
     pool->count = count;
@@ -134,7 +156,12 @@ struct fmk_pool *fmk_pool_open(int32_t threads) {
     struct fmk_pool *pool = NULL;
     if (posix_memalign((void **)&pool, _Alignof(struct fmk_pool), size))
         return NULL;
-    *pool = (struct fmk_pool){0};
+    memset(pool, 0, size);
+    pool->caller_cpu = -1;
+    if (!sched_getaffinity(0, sizeof pool->allowed, &pool->allowed)) {
+        int cores = CPU_COUNT(&pool->allowed);
+        pool->few_cores = cores > 1 && cores <= FEW_CORES;
+    }
     /* The host's signals are the host's threads' business. */
     sigset_t all, before;
     sigfillset(&all);
