@@ -446,7 +446,8 @@ typedef struct {
     fmk_container container;
     int32_t num_files, num_entries;
     uint64_t bytes;           /* of all files */
-    const char *architecture; /* general.architecture, or config.json's model_type; "" = not told */
+    const char *architecture; /* general.architecture, or config.json's model_type; "" = not told. Lives,
+                                 as quantization does, as long as the handle */
     const char *quantization; /* "gptq", "marlin", "q4_k_m" ...; "" = none declared */
 } fmk_checkpoint_info_t;
 
@@ -510,7 +511,7 @@ typedef struct {
     int32_t tied_embeddings;  /* 1: lm_head is the embedding */
     int32_t rope_interleaved; /* 1: q and k rows are ordered for rotation of neighbours (GGUF "llama"),
                                  0: for rotation of halves */
-    const char *architecture; /* "llama", "qwen2", "qwen3" */
+    const char *architecture; /* "llama", "qwen2", "qwen3"; lives as long as the model */
 } fmk_model_info_t;
 
 /* All weights of a Llama, Qwen2 or Qwen3 family checkpoint, whichever naming it uses. From desc (NULL =

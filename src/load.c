@@ -4,6 +4,8 @@
 #include "error.h"
 #include "weight.h"
 
+#include <stdio.h>
+
 fmk_status fmk_load_weight(fmk_weight **out, fmk_queue *queue, fmk_checkpoint *c, const char *const *names,
                            int32_t count, const fmk_weight_desc *desc) {
     fmk_part parts[FMK_MAX_PARTS];
@@ -31,5 +33,13 @@ fmk_status fmk_load_weight(fmk_weight **out, fmk_queue *queue, fmk_checkpoint *c
     fmk_status status = fmk_context_alive(queue->ctx);
     if (!status)
         status = fmk_weight_desc_read(&whole, &checked, &first);
-    return status ? status : fmk_weight_pack(out, queue, &checked);
+    if (!status)
+        status = fmk_weight_pack(out, queue, &checked);
+    if (!status || status == FMK_ECANCELED)
+        return status;
+    char joined[256];
+    size_t used = 0;
+    for (int32_t i = 0; i < count && used < sizeof joined; i++)
+        used += (size_t)snprintf(joined + used, sizeof joined - used, "%s%s", i ? " + " : "", names[i]);
+    return fmk_fail_in(status, "%s", joined);
 }

@@ -310,7 +310,7 @@ static fmk_status load_weight(struct loading *loading, const struct wanted *w, f
     fmk_status status =
         fmk_load_weight(out, loading->queue, loading->model->checkpoint, names, w->count, &desc);
     if (status)
-        return fmk_fail_in(status, "%s", w->names[0]);
+        return status;
     loading->done += w->bytes;
     loading->now = 0;
     if (loading->desc->progress && report(loading, 0, 0))

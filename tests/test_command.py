@@ -320,6 +320,32 @@ class Command(unittest.TestCase):
         bad = {m["name"]: m["weights_not_finite"] for m in answer["matrices"]}
         self.assertEqual(bad, {"good": 0, "bad": 1})
 
+    def test_damage_is_named(self):
+        """A matrix that is refused is named, and the others are still looked at."""
+        codes = np.zeros((64, 64), np.uint32)
+        wrong = np.full((1, 8), 0x77777779, np.int32)  # one 9 among 7s: neither convention of symmetric files
+        right = np.full((1, 8), 0x77777777, np.int32)
+        tensors = {}
+        for name, zeros in (("a", right), ("b", wrong), ("c", right)):
+            tensors[name + ".qweight"] = pack_nibbles(codes, 0)
+            tensors[name + ".scales"] = np.ones((1, 64), np.float16)
+            tensors[name + ".qzeros"] = zeros
+        tensors["d.qweight"] = pack_nibbles(codes, 0)
+        folder = self.at("damaged")
+        os.makedirs(folder)
+        save_file(tensors, os.path.join(folder, "model.safetensors"))
+        with open(os.path.join(folder, "quantize_config.json"), "w") as file:
+            json.dump({"quant_method": "gptq", "bits": 4, "group_size": -1, "sym": True}, file)
+        answer = json.loads(ferrumk("verify", folder, "--json", status=1).stdout)
+        found = {matrix["name"]: matrix for matrix in answer["matrices"]}
+        self.assertEqual([name for name in found if found[name]["good"]], ["a", "c"])
+        self.assertIn("qzeros", found["b"]["error"])
+        self.assertIn("scales", found["d"]["error"])
+        answer = json.loads(ferrumk("inspect", folder, "--json").stdout)
+        entries = {entry["name"]: entry for entry in answer["entries"]}
+        self.assertIn("scales", entries["d"]["error"])
+        self.assertNotIn("error", entries["a"])
+
     # ---- quantize ----
 
     def read_back(self, path):

@@ -58,9 +58,17 @@ const char *backend_name(fmk_backend backend) {
     return "unknown";
 }
 
+/* What the library notices while it loads: zero points that contradict their declaration. */
+static void warn(void *user, int32_t level, const char *text) {
+    (void)user;
+    if (level > 0)
+        fprintf(stderr, "ferrumk: %s\n", text);
+}
+
 void device_open(struct device *device, const struct device_options *o) {
     fmk_context_desc desc = {
         .struct_size = sizeof desc,
+        .log = warn,
         .backend = backend_of_name(o->backend),
         .cpu_threads = o->threads,
         .disable = o->disable,

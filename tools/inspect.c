@@ -59,7 +59,7 @@ static void print_head(void) {
            "zeros", "bytes");
 }
 
-static void print_entry(const fmk_entry *entry) {
+static void print_entry(const fmk_entry *entry, const char *refusal) {
     char experts[16] = "", group[16] = "", zeros[24] = "";
     bool gptq = entry->format == FMK_FORMAT_GPTQ || entry->format == FMK_FORMAT_GPTQ_V2;
     if (entry->num_experts)
@@ -79,6 +79,16 @@ static void print_entry(const fmk_entry *entry) {
         printf("%7lld ", (long long)entry->k);
     printf("%4s %6s %-5s %-9s %9s%s\n", experts, group, entry->act_order ? "act" : "", zeros,
            human_bytes(entry->bytes).text, entry->kind == FMK_ENTRY_UNSUPPORTED ? "  unsupported" : "");
+    if (refusal)
+        printf("    refused: %s\n", refusal);
+}
+
+/* Why a matrix cannot be loaded, as far as its shapes tell; NULL = it can. */
+static const char *refusal_of(fmk_checkpoint *checkpoint, const fmk_entry *entry) {
+    fmk_part part = {.struct_size = sizeof part};
+    if (entry->kind != FMK_ENTRY_MATRIX || !fmk_checkpoint_find(checkpoint, entry->name, &part, NULL))
+        return NULL;
+    return fmk_last_error();
 }
 
 int verb_inspect(int argc, char **argv) {
@@ -113,10 +123,15 @@ int verb_inspect(int argc, char **argv) {
         check(fmk_checkpoint_entry(checkpoint, i, &entry), NULL);
         bytes += entry.bytes;
         unsupported += entry.kind == FMK_ENTRY_UNSUPPORTED;
-        if (a.json)
-            json_array_append_new(list, entry_json(&entry));
-        else
-            print_entry(&entry);
+        const char *refusal = refusal_of(checkpoint, &entry);
+        if (a.json) {
+            json_t *item = entry_json(&entry);
+            if (refusal)
+                json_put(item, "error", json_string(refusal));
+            json_array_append_new(list, item);
+        } else {
+            print_entry(&entry, refusal);
+        }
     }
     if (a.json) {
         json_put(object, "container", json_string(container));

@@ -90,6 +90,7 @@ struct run {
 
 /* What is known of one matrix: the worst over experts and m. */
 struct verdict {
+    char *refusal; /* why it could not be loaded, or NULL */
     double error_default, error_exact;
     int64_t rows, bad_weights; /* compared of each expert; not finite, of all */
 };
@@ -245,7 +246,11 @@ static struct verdict verify(const struct arguments *a, struct device *device, f
     struct run runs[RUNS];
     struct work w = {.device = device, .runs = runs, .n = entry->n, .k = entry->k, .rows = max_m(a)};
     w.count = choose_runs(a, w.n, w.k, runs);
-    w.weight = load_matrix(device, checkpoint, entry->name);
+    const char *name = entry->name;
+    if (fmk_checkpoint_load(&w.weight, device->queue, checkpoint, &name, 1, NULL)) {
+        verdict.refusal = text_of("%s", fmk_last_error());
+        return verdict;
+    }
     load_runs(device, checkpoint, entry->name, runs, w.count);
     for (int i = 0; i < w.count; i++)
         w.width += runs[i].end - runs[i].begin;
@@ -281,11 +286,16 @@ static struct verdict verify(const struct arguments *a, struct device *device, f
 }
 
 static bool good(const struct verdict *v) {
-    return v->error_default <= BOUND_DEFAULT && v->error_exact <= BOUND_EXACT && !v->bad_weights;
+    return !v->refusal && v->error_default <= BOUND_DEFAULT && v->error_exact <= BOUND_EXACT &&
+           !v->bad_weights;
 }
 
 static void print(const fmk_entry *entry, const struct verdict *v) {
     char experts[32] = "";
+    if (v->refusal) {
+        printf("%-40s %-7s BAD: %s\n", entry->name, entry->format_name, v->refusal);
+        return;
+    }
     if (entry->num_experts)
         snprintf(experts, sizeof experts, " x %d experts", entry->num_experts);
     printf("%-40s %-7s %7" PRId64 " of %7" PRId64 " rows  %8.1e  %8.1e  %s%s\n", entry->name,
@@ -309,6 +319,8 @@ static json_t *verdict_json(const fmk_entry *entry, const struct verdict *v) {
     json_put(object, "error_default", json_error(v->error_default));
     json_put(object, "error_exact", json_error(v->error_exact));
     json_put(object, "weights_not_finite", json_integer(v->bad_weights));
+    if (v->refusal)
+        json_put(object, "error", json_string(v->refusal));
     json_put(object, "good", json_boolean(good(v)));
     return object;
 }
@@ -323,7 +335,8 @@ int verb_verify(int argc, char **argv) {
         "error against the reference, which sums in double: of each row of W against its own norm, averaged "
         "over the rows.\v"
         "The bounds are 6e-3 for the default mode and 1e-6 for the exact one. Exit status 1: an error above "
-        "its bound, or a weight that is not finite. Matrices in formats that cannot be read are named and "
+        "its bound, a weight that is not finite, a matrix that is refused, or nothing to check. Matrices in "
+        "formats that cannot be read are named and "
         "skipped.",
         children,
         NULL,
@@ -361,6 +374,7 @@ int verb_verify(int argc, char **argv) {
                 json_array_append_new(list, verdict_json(&entry, &verdict));
             else
                 print(&entry, &verdict);
+            free(verdict.refusal);
             fflush(stdout);
         } else if (entry.kind == FMK_ENTRY_UNSUPPORTED) {
             skipped++;
@@ -387,5 +401,5 @@ int verb_verify(int argc, char **argv) {
     }
     device_close(&device);
     fmk_checkpoint_close(checkpoint);
-    return failed ? EXIT_REFUSED : 0;
+    return failed || !checked ? EXIT_REFUSED : 0;
 }
