@@ -296,6 +296,17 @@ static void test_packed_damage(void **state) {
                 outputs(&b, copy, &in, &out);
             fmk_weight_destroy(copy, b.queue);
         }
+        if (samples[s].spec.groups == REF_GROUPS_SHUFFLED) {
+            /* k_index is the first section, at the next multiple of 64: a k that is not there is not read. */
+            const int32_t beyond[] = {256, -2, INT32_MAX, INT32_MIN};
+            for (int i = 0; i < 4; i++) {
+                memcpy(exact, bytes, size);
+                memcpy(exact + (header + 63) / 64 * 64, &beyond[i], 4);
+                packed.qweight.data = buffer(exact, size);
+                REFUSED(fmk_weight_create(&copy, b.queue, &desc), FMK_EFORMAT, "k_index[0]");
+                assert_null(copy);
+            }
+        }
         assert_true(refused > 4 * header); /* all but the words that only the info repeats */
         for (uint64_t cut = 1; cut < size; cut += 1 + cut / 3) {
             packed.qweight.data = buffer(bytes, size - cut);
