@@ -3,6 +3,7 @@
 #ifndef FMK_TESTS_SAMPLES_H
 #define FMK_TESTS_SAMPLES_H
 
+#include "device.h"
 #include "ferrumk.h"
 #include "reference.h"
 
@@ -15,10 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* FERRUMK_TEST_DISABLE names the features that a run of the tests does without. */
+/* FERRUMK_TEST_DISABLE names the features that a run of the tests does without, FERRUMK_TEST_BACKEND its
+ * backend. */
 static inline fmk_context_desc context_desc(int32_t threads) {
     fmk_context_desc desc = {.struct_size = sizeof desc,
-                             .backend = FMK_BACKEND_CPU,
+                             .backend = on_gpu() ? FMK_BACKEND_CUDA : FMK_BACKEND_CPU,
                              .cpu_threads = threads,
                              .disable = getenv("FERRUMK_TEST_DISABLE")};
     return desc;
