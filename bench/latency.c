@@ -4,7 +4,7 @@
  *     a small fmk_linear (2048 x 2048, M = 1) on one thread and on two,
  * each right after the call before it, after a pause in which threads fall asleep, and with a busy thread of
  * somebody else's for every core. CSV on stdout. */
-#include "../src/cpu/pool.h"
+#include "../src/threads/pool.h"
 #include "measure.h"
 #include "random.h"
 #include "synthetic.h"

@@ -303,9 +303,10 @@ typedef struct {
     fmk_backend backend;
     int32_t device;          /* index among the backend's devices; the CPU has only 0 */
     int32_t cpu_threads;     /* size of the thread pool, the caller included; 0 = one per core this
-                                process may run on; 1 = the calling thread alone */
-    const char *disable;     /* features to do without, separated by commas: "avx2,fma"; an unknown
-                                name is ignored, so that one string serves every machine */
+                                process may run on; 1 = the calling thread alone. CUDA: for weights, which
+                                it checks and copies to pinned memory */
+    const char *disable;     /* features to do without, separated by commas: "avx2,fma", "sm90,cublas";
+                                an unknown name is ignored, so that one string serves every machine */
     fmk_allocator allocator; /* for weights; all zero = the library's own */
     /* Runs body(arg, 0..count-1), in any order on any threads, and returns when all are done: the
      * engine's own pool in place of ours. It may be called from several threads at once. */
@@ -314,6 +315,10 @@ typedef struct {
     /* Told of conflicts and fallbacks while weights are made: level 0 note, 1 warning. Any thread. */
     void (*log)(void *user, int32_t level, const char *text);
     void *log_user;
+    const void *native;     /* CUDA: a CUcontext, borrowed: it must outlive this context. NULL = the
+                               device's primary context, which the CUDA runtime uses too. With native,
+                               `device` is not looked at. CPU: NULL */
+    uint64_t staging_bytes; /* CUDA: pinned memory through which weights are uploaded; 0 = 64 MiB */
 } fmk_context_desc;
 
 typedef struct {
@@ -348,7 +353,8 @@ FMK_API fmk_status fmk_context_status(fmk_context *ctx);
 FMK_API fmk_status fmk_context_info(fmk_context *ctx, fmk_context_info_t *out);
 FMK_API void fmk_context_destroy(fmk_context *ctx);
 
-/* native: the stream to enqueue on, borrowed; NULL on the CPU, where a call is done when it returns. */
+/* native: the stream to enqueue on, borrowed. CUDA: a CUstream of the context, never NULL (the default stream
+ * is not used). CPU: NULL; a call is done when it returns. */
 FMK_API fmk_status fmk_queue_create(fmk_queue **out, fmk_context *ctx, void *native);
 /* Follow another stream from now on; allocates nothing. */
 FMK_API fmk_status fmk_queue_rebind(fmk_queue *queue, void *native);

@@ -55,16 +55,15 @@ fmk_status fmk_context_alive(const struct fmk_context *ctx) {
 
 uint64_t fmk_context_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align) {
     if (ctx->allocator.alloc)
-        return ctx->allocator.alloc(ctx->allocator.user, native, size, align, FMK_MEM_HOST);
-    void *memory = NULL;
-    return posix_memalign(&memory, align, size) ? 0 : (uint64_t)(uintptr_t)memory;
+        return ctx->allocator.alloc(ctx->allocator.user, native, size, align, ctx->backend->memory);
+    return ctx->backend->alloc(ctx, native, size, align);
 }
 
 void fmk_context_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size) {
     if (ctx->allocator.release)
-        ctx->allocator.release(ctx->allocator.user, native, handle, size, FMK_MEM_HOST);
+        ctx->allocator.release(ctx->allocator.user, native, handle, size, ctx->backend->memory);
     else
-        free((void *)(uintptr_t)handle);
+        ctx->backend->release(ctx, native, handle, size);
 }
 
 void fmk_log(struct fmk_context *ctx, int32_t level, const char *format, ...) {

@@ -3,30 +3,43 @@
 #include "../context.h"
 #include "../error.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Best first: AUTO takes the first that opens. */
 static const struct fmk_backend_row *const present[] = {
+#ifdef FERRUMK_CUDA
+    &fmk_cuda_backend,
+#endif
     &fmk_cpu_backend,
 };
 enum { BACKENDS = sizeof present / sizeof present[0] };
 
-static fmk_status open_backend(struct fmk_context *ctx, const fmk_context_desc *desc) {
-    fmk_status status = FMK_ENODEVICE;
-    for (int i = 0; i < BACKENDS; i++) {
-        if (desc->backend != FMK_BACKEND_AUTO && desc->backend != present[i]->id)
-            continue;
-        ctx->backend = present[i];
-        status = present[i]->open(ctx, desc);
-        if (!status || desc->backend != FMK_BACKEND_AUTO)
-            return status;
-    }
-    if (desc->backend == FMK_BACKEND_AUTO)
-        return status;
+static fmk_status open_only(struct fmk_context *ctx, const fmk_context_desc *desc) {
+    for (int i = 0; i < BACKENDS; i++)
+        if (desc->backend == present[i]->id) {
+            ctx->backend = present[i];
+            return present[i]->open(ctx, desc);
+        }
     if (desc->backend == FMK_BACKEND_CUDA || desc->backend == FMK_BACKEND_VULKAN)
         return fmk_fail(FMK_ENODEVICE, "backend %s: this library was built without it",
                         desc->backend == FMK_BACKEND_CUDA ? "CUDA" : "VULKAN");
     return fmk_fail(FMK_EINVAL, "backend %d is none of AUTO 0, CPU 1, CUDA 2, VULKAN 3", desc->backend);
+}
+
+/* The first backend whose device is there. One that is absent is no failure: the sentence of this thread's
+ * last failed call stays as it was. */
+static fmk_status open_first(struct fmk_context *ctx, const fmk_context_desc *desc) {
+    char before[512];
+    snprintf(before, sizeof before, "%s", fmk_last_error());
+    fmk_status status = FMK_ENODEVICE;
+    for (int i = 0; i < BACKENDS && status == FMK_ENODEVICE; i++) {
+        ctx->backend = present[i];
+        status = present[i]->open(ctx, desc);
+        if (status == FMK_ENODEVICE && i + 1 < BACKENDS)
+            fmk_log(ctx, 0, "AUTO goes on to the next backend: %s", fmk_last_error());
+    }
+    return status ? status : fmk_fail(FMK_OK, "%s", before);
 }
 
 fmk_status fmk_context_create(fmk_context **out, const fmk_context_desc *desc) {
@@ -51,7 +64,7 @@ fmk_status fmk_context_create(fmk_context **out, const fmk_context_desc *desc) {
     ctx->parallel_user = d.parallel_user;
     ctx->log = d.log;
     ctx->log_user = d.log_user;
-    status = open_backend(ctx, &d);
+    status = d.backend == FMK_BACKEND_AUTO ? open_first(ctx, &d) : open_only(ctx, &d);
     if (status) {
         free(ctx);
         return status;
@@ -61,7 +74,10 @@ fmk_status fmk_context_create(fmk_context **out, const fmk_context_desc *desc) {
 }
 
 fmk_status fmk_context_status(fmk_context *ctx) {
-    return ctx ? fmk_context_alive(ctx) : fmk_fail(FMK_EINVAL, "ctx is NULL");
+    if (!ctx)
+        return fmk_fail(FMK_EINVAL, "ctx is NULL");
+    fmk_status status = fmk_context_alive(ctx);
+    return !status && ctx->backend->check_device ? ctx->backend->check_device(ctx) : status;
 }
 
 fmk_status fmk_context_info(fmk_context *ctx, fmk_context_info_t *out) {
@@ -78,7 +94,7 @@ fmk_status fmk_queue_create(fmk_queue **out, fmk_context *ctx, void *native) {
         return fmk_fail(FMK_EINVAL, "ctx is NULL");
     fmk_status status = fmk_context_alive(ctx);
     if (!status)
-        status = ctx->backend->check_native(native);
+        status = ctx->backend->check_native(ctx, native);
     if (status)
         return status;
     struct fmk_queue *queue = calloc(1, sizeof *queue);
@@ -86,6 +102,10 @@ fmk_status fmk_queue_create(fmk_queue **out, fmk_context *ctx, void *native) {
         return fmk_no_memory(sizeof *queue, "a queue");
     queue->ctx = ctx;
     queue->native = native;
+    if (ctx->backend->queue_open && (status = ctx->backend->queue_open(queue))) {
+        free(queue);
+        return status;
+    }
     fmk_context_retain(ctx);
     *out = queue;
     return FMK_OK;
@@ -96,7 +116,7 @@ fmk_status fmk_queue_rebind(fmk_queue *queue, void *native) {
         return fmk_fail(FMK_EINVAL, "queue is NULL");
     fmk_status status = fmk_context_alive(queue->ctx);
     if (!status)
-        status = queue->ctx->backend->check_native(native);
+        status = queue->ctx->backend->check_native(queue->ctx, native);
     if (!status)
         queue->native = native;
     return status;
@@ -105,6 +125,8 @@ fmk_status fmk_queue_rebind(fmk_queue *queue, void *native) {
 void fmk_queue_destroy(fmk_queue *queue) {
     if (!queue)
         return;
+    if (queue->ctx->backend->queue_close)
+        queue->ctx->backend->queue_close(queue);
     fmk_context_destroy(queue->ctx);
     free(queue);
 }

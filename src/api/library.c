@@ -6,5 +6,5 @@ uint32_t fmk_version(void) {
 }
 
 const char *fmk_build_info(void) {
-    return "ferrumk " FERRUMK_VERSION "; backends: " FERRUMK_BACKENDS "; " FERRUMK_COMPILER;
+    return "ferrumk " FERRUMK_VERSION "; backends: " FERRUMK_BACKENDS "; " FERRUMK_COMPILERS;
 }

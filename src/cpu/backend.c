@@ -2,12 +2,14 @@
 #include "../abi.h"
 #include "../context.h"
 #include "../error.h"
+#include "../threads/threads.h"
 #include "features.h"
 #include "linear.h"
 #include "slab.h"
-#include "threads.h"
+#include "weights.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -56,6 +58,8 @@ static uint64_t outermost_cache(void) {
 static fmk_status cpu_open(struct fmk_context *ctx, const fmk_context_desc *desc) {
     if (desc->device)
         return fmk_fail(FMK_ENODEVICE, "device %d: the CPU backend has only device 0", desc->device);
+    if (desc->native)
+        return fmk_fail(FMK_EINVAL, "native is not NULL; a CPU context has nothing to borrow");
     fmk_context_info_t *info = &ctx->info;
     info->struct_size = sizeof *info;
     info->backend = FMK_BACKEND_CPU;
@@ -67,7 +71,8 @@ static fmk_status cpu_open(struct fmk_context *ctx, const fmk_context_desc *desc
     return fmk_threads_open(ctx, desc->cpu_threads);
 }
 
-static fmk_status check_native(void *native) {
+static fmk_status check_native(struct fmk_context *ctx, void *native) {
+    (void)ctx;
     return native ? fmk_fail(FMK_EINVAL, "native is not NULL; a CPU queue has no stream") : FMK_OK;
 }
 
@@ -78,11 +83,25 @@ static fmk_status route_sort(struct fmk_queue *queue, const fmk_routing *ids, in
     return FMK_OK;
 }
 
+static uint64_t host_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align) {
+    (void)ctx, (void)native;
+    void *memory = NULL;
+    return posix_memalign(&memory, align, size) ? 0 : (uint64_t)(uintptr_t)memory;
+}
+
+static void host_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size) {
+    (void)ctx, (void)native, (void)size;
+    free((void *)(uintptr_t)handle);
+}
+
 const struct fmk_backend_row fmk_cpu_backend = {
     .id = FMK_BACKEND_CPU,
     .open = cpu_open,
     .close = fmk_threads_close,
     .check_native = check_native,
+    .memory = FMK_MEM_HOST,
+    .alloc = host_alloc,
+    .release = host_release,
     .workspace = fmk_cpu_workspace,
     .linear = fmk_cpu_linear,
     .rows = fmk_cpu_rows,

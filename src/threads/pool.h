@@ -4,8 +4,8 @@
  * scheduled by then is not waited for, and finds nothing left. That is what keeps a call short on a machine
  * with other work (docs/threads.md has the figures). Workers spin a little while for the next call, then
  * sleep. */
-#ifndef FMK_CPU_POOL_H
-#define FMK_CPU_POOL_H
+#ifndef FMK_THREADS_POOL_H
+#define FMK_THREADS_POOL_H
 
 #include "ferrumk.h"
 

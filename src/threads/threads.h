@@ -1,6 +1,6 @@
-/* The thread pool of a CPU context; src/parallel.h is how work is given to it. */
-#ifndef FMK_CPU_THREADS_H
-#define FMK_CPU_THREADS_H
+/* A context's threads; src/parallel.h is how work is given to it. */
+#ifndef FMK_THREADS_H
+#define FMK_THREADS_H
 
 #include "../context.h"
 

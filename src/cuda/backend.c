@@ -1,0 +1,243 @@
+/* CUDA as a backend: contexts, queues, memory. */
+#include "../error.h"
+#include "../threads/threads.h"
+#include "cublas.h"
+#include "device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OLDEST_CAPABILITY = 80, STAGING_BYTES = 64 << 20, MEMORY_ALIGN = 256 /* of cuMemAlloc */ };
+
+static const struct {
+    uint32_t bit;
+    const char *name;
+} words[] = {
+    {FMK_CUDA_SM90, "sm90"},
+    {FMK_CUDA_CUBLAS, "cublas"},
+};
+enum { WORDS = sizeof words / sizeof words[0] };
+
+static uint32_t disabled(const char *disable) {
+    uint32_t features = 0;
+    while (disable && *disable) {
+        size_t length = strcspn(disable, ", ");
+        for (int i = 0; i < WORDS; i++)
+            if (strlen(words[i].name) == length && !memcmp(words[i].name, disable, length))
+                features |= words[i].bit;
+        disable += length;
+        disable += strspn(disable, ", ");
+    }
+    return features;
+}
+
+static void feature_names(uint32_t features, char *text, size_t cap) {
+    text[0] = 0;
+    for (int i = 0; i < WORDS; i++)
+        if (features & words[i].bit)
+            snprintf(text + strlen(text), cap - strlen(text), "%s%s", text[0] ? "," : "", words[i].name);
+}
+
+/* ---- open ---- */
+
+static fmk_status find_device(struct fmk_context *ctx, int32_t index) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    int count = 0;
+    fmk_status status = fmk_cuda_check(ctx, cuda->driver->DeviceGetCount(&count), "counting CUDA devices");
+    if (!status && (index < 0 || index >= count))
+        return count ? fmk_fail(FMK_ENODEVICE, "device %d is not in 0..%d, the CUDA devices here", index,
+                                count - 1)
+                     : fmk_fail(FMK_ENODEVICE, "the NVIDIA driver has no device");
+    return status ? status
+                  : fmk_cuda_check(ctx, cuda->driver->DeviceGet(&cuda->device, index), "opening the device");
+}
+
+/* The device of a context that the caller gave. */
+static fmk_status find_device_of(struct fmk_context *ctx, CUcontext native) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    CUcontext before;
+    cuda->context = native;
+    fmk_status status = fmk_cuda_enter(ctx, &before);
+    if (status)
+        return fmk_fail_in(status, "native is not a CUcontext that can be used");
+    status = fmk_cuda_check(ctx, cuda->driver->CtxGetDevice(&cuda->device), "asking native for its device");
+    fmk_cuda_leave(ctx, before);
+    return status;
+}
+
+static fmk_status describe_device(struct fmk_context *ctx) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    const struct fmk_driver *driver = cuda->driver;
+    int major = 0, minor = 0, cache = 0;
+    size_t memory = 0;
+    fmk_context_info_t *info = &ctx->info;
+    const struct {
+        CUdevice_attribute attribute;
+        int *value;
+    } wanted[] = {
+        {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major},
+        {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor},
+        {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &cuda->multiprocessors},
+        {CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &cache},
+    };
+    CUresult result = driver->DeviceTotalMem(&memory, cuda->device);
+    if (!result)
+        result = driver->DeviceGetName(info->name, sizeof info->name, cuda->device);
+    for (size_t i = 0; !result && i < sizeof wanted / sizeof wanted[0]; i++)
+        result = driver->DeviceGetAttribute(wanted[i].value, wanted[i].attribute, cuda->device);
+    if (result)
+        return fmk_cuda_check(ctx, result, "asking the device what it is");
+    cuda->capability = 10 * major + minor;
+    if (cuda->capability < OLDEST_CAPABILITY)
+        return fmk_fail(FMK_ENODEVICE,
+                        "device %d, %s, has compute capability %d.%d; the kernels need 8.0 or later",
+                        cuda->device, info->name, major, minor);
+    info->struct_size = sizeof *info;
+    info->backend = FMK_BACKEND_CUDA;
+    info->device = cuda->device;
+    info->memory = memory;
+    info->last_level_cache = cache > 0 ? (uint64_t)cache : 0;
+    return FMK_OK;
+}
+
+static void choose_features(struct fmk_context *ctx, const char *disable) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    uint32_t off = disabled(disable);
+    if (cuda->capability >= 90)
+        ctx->features |= FMK_CUDA_SM90;
+    if (!(off & FMK_CUDA_CUBLAS) && (cuda->cublas = fmk_cublas_open()))
+        ctx->features |= FMK_CUDA_CUBLAS;
+    ctx->features &= ~off;
+    feature_names(ctx->features, ctx->info.features, sizeof ctx->info.features);
+}
+
+static fmk_status retain_primary(struct fmk_context *ctx) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    CUresult result = cuda->driver->DevicePrimaryCtxRetain(&cuda->context, cuda->device);
+    cuda->primary = result == CUDA_SUCCESS;
+    if (result == CUDA_ERROR_NOT_INITIALIZED)
+        return fmk_fail(FMK_ENODEVICE, "CUDA was started before fork() and does not work in the child");
+    if (result == CUDA_ERROR_DEVICE_UNAVAILABLE)
+        return fmk_fail(FMK_ENODEVICE, "device %d is in use by another process that has it for itself",
+                        cuda->device);
+    return fmk_cuda_check(ctx, result, "retaining the device's primary context");
+}
+
+static void release(struct fmk_context *ctx) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    if (cuda->primary)
+        cuda->driver->DevicePrimaryCtxRelease(cuda->device);
+    pthread_mutex_destroy(&cuda->lock);
+    free(cuda);
+    ctx->device = NULL;
+}
+
+static fmk_status cuda_open(struct fmk_context *ctx, const fmk_context_desc *desc) {
+    const struct fmk_driver *driver;
+    fmk_status status = fmk_driver_open(&driver);
+    if (status)
+        return status;
+    struct fmk_cuda *cuda = calloc(1, sizeof *cuda);
+    if (!cuda)
+        return fmk_no_memory(sizeof *cuda, "a CUDA context");
+    ctx->device = cuda;
+    cuda->driver = driver;
+    cuda->staging_bytes = desc->staging_bytes ? desc->staging_bytes : STAGING_BYTES;
+    pthread_mutex_init(&cuda->lock, NULL);
+    CUcontext native = (CUcontext)desc->native;
+    status = native ? find_device_of(ctx, native) : find_device(ctx, desc->device);
+    if (!status)
+        status = describe_device(ctx);
+    if (!status && !native)
+        status = retain_primary(ctx);
+    if (!status)
+        status = fmk_threads_open(ctx, desc->cpu_threads);
+    if (status) {
+        release(ctx);
+        return status;
+    }
+    choose_features(ctx, desc->disable);
+    return FMK_OK;
+}
+
+/* ---- close ---- */
+
+static void cuda_close(struct fmk_context *ctx) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    CUcontext before;
+    fmk_threads_close(ctx);
+    if (fmk_context_alive(ctx)) { /* a forked child: the driver is the parent's */
+        cuda->primary = false;
+    } else if (!fmk_cuda_enter(ctx, &before)) {
+        for (int i = 0; i < FMK_MODULES; i++)
+            if (cuda->module[i])
+                cuda->driver->ModuleUnload(cuda->module[i]);
+        fmk_cuda_leave(ctx, before);
+    }
+    release(ctx);
+}
+
+/* ---- queues ---- */
+
+static fmk_status check_native(struct fmk_context *ctx, void *native) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    if (!native || native == CU_STREAM_LEGACY || native == CU_STREAM_PER_THREAD)
+        return fmk_fail(FMK_EINVAL, "native is %s: give a CUstream; the default stream is not used",
+                        native ? "the default stream" : "NULL");
+    CUcontext before, owner = NULL;
+    fmk_status status = fmk_cuda_enter(ctx, &before);
+    if (status)
+        return status;
+    status =
+        fmk_cuda_check(ctx, cuda->driver->StreamGetCtx(native, &owner), "asking native for its CUcontext");
+    fmk_cuda_leave(ctx, before);
+    if (!status && owner != cuda->context)
+        return fmk_fail(FMK_EINVAL,
+                        "native is a stream of another CUcontext than ctx works in (%s of device %d)",
+                        cuda->primary ? "the primary one" : "the one given", cuda->device);
+    return status;
+}
+
+static void queue_close(struct fmk_queue *queue) {
+    CUcontext before;
+    if (!queue->device || fmk_context_alive(queue->ctx) || fmk_cuda_enter(queue->ctx, &before))
+        return;
+    fmk_cublas_forget(queue);
+    fmk_cuda_leave(queue->ctx, before);
+}
+
+/* ---- memory ---- */
+
+static uint64_t device_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align) {
+    (void)native;
+    CUcontext before;
+    CUdeviceptr address = 0;
+    if (align > MEMORY_ALIGN || fmk_cuda_enter(ctx, &before))
+        return 0;
+    if (fmk_cuda_check(ctx, fmk_cuda_of(ctx)->driver->MemAlloc(&address, size), "allocating device memory"))
+        address = 0;
+    fmk_cuda_leave(ctx, before);
+    return address;
+}
+
+static void device_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size) {
+    (void)native, (void)size;
+    CUcontext before;
+    if (fmk_context_alive(ctx) || fmk_cuda_enter(ctx, &before))
+        return;
+    fmk_cuda_of(ctx)->driver->MemFree(handle);
+    fmk_cuda_leave(ctx, before);
+}
+
+const struct fmk_backend_row fmk_cuda_backend = {
+    .id = FMK_BACKEND_CUDA,
+    .open = cuda_open,
+    .close = cuda_close,
+    .check_device = fmk_cuda_check_device,
+    .check_native = check_native,
+    .queue_close = queue_close,
+    .memory = FMK_MEM_DEVICE,
+    .alloc = device_alloc,
+    .release = device_release,
+};

@@ -1,0 +1,164 @@
+/* The kernels: their names, their images, and how they are loaded and launched. */
+#include "modules.h"
+
+#include "../error.h"
+#include "device.h"
+#include "embed.h"
+
+#include <stdio.h>
+
+static const struct {
+    const char *name;
+    const unsigned char *sm80, *sm90;            /* images */
+    const char *kernels[FMK_MODULE_KERNELS + 1]; /* numbered as in modules.h; NULL after the last */
+} modules[FMK_MODULES] = {
+    [FMK_MODULE_DENSE_MMA] = {"dense_mma",
+                              fmk_dense_mma_sm80,
+                              fmk_dense_mma_sm90,
+                              {
+                                  "dense_f16_1x1",
+                                  "dense_f16_2x1",
+                                  "dense_f16_2x2",
+                                  "dense_f16_2x4",
+                                  "dense_bf16_1x1",
+                                  "dense_bf16_2x1",
+                                  "dense_bf16_2x2",
+                                  "dense_bf16_2x4",
+                              }},
+    [FMK_MODULE_INT4_MMA] = {"int4_mma",
+                             fmk_int4_mma_sm80,
+                             fmk_int4_mma_sm90,
+                             {
+                                 "int4_f16_1x1",
+                                 "int4_f16_2x1",
+                                 "int4_f16_2x2",
+                                 "int4_f16_2x4",
+                                 "int4_bf16_1x1",
+                                 "int4_bf16_2x1",
+                                 "int4_bf16_2x2",
+                                 "int4_bf16_2x4",
+                             }},
+    [FMK_MODULE_Q4K_MMA] = {"q4k_mma",
+                            fmk_q4k_mma_sm80,
+                            fmk_q4k_mma_sm90,
+                            {
+                                "q4k_f16_1x1",
+                                "q4k_f16_2x1",
+                                "q4k_f16_2x2",
+                                "q4k_f16_2x4",
+                                "q4k_bf16_1x1",
+                                "q4k_bf16_2x1",
+                                "q4k_bf16_2x2",
+                                "q4k_bf16_2x4",
+                            }},
+    [FMK_MODULE_Q6K_MMA] = {"q6k_mma",
+                            fmk_q6k_mma_sm80,
+                            fmk_q6k_mma_sm90,
+                            {
+                                "q6k_f16_1x1",
+                                "q6k_f16_2x1",
+                                "q6k_f16_2x2",
+                                "q6k_f16_2x4",
+                                "q6k_bf16_1x1",
+                                "q6k_bf16_2x1",
+                                "q6k_bf16_2x2",
+                                "q6k_bf16_2x4",
+                            }},
+    [FMK_MODULE_PLAIN] = {"plain",
+                          fmk_plain_sm80,
+                          fmk_plain_sm90,
+                          {
+                              "plain_dense_f32",
+                              "plain_int4_f32",
+                              "plain_q4k_f32",
+                              "plain_q6k_f32",
+                              "plain_dense_f64",
+                              "plain_int4_f64",
+                              "plain_q4k_f64",
+                              "plain_q6k_f64",
+                          }},
+    [FMK_MODULE_DECODE] = {"decode",
+                           fmk_decode_sm80,
+                           fmk_decode_sm90,
+                           {
+                               "decode_int4",
+                               "decode_q4k",
+                               "decode_q6k",
+                               "rows_dense",
+                               "rows_int4",
+                               "rows_q4k",
+                               "rows_q6k",
+                           }},
+    [FMK_MODULE_ROWS] = {"rows", fmk_rows_sm80, fmk_rows_sm90, {NULL}},
+    [FMK_MODULE_PACK] = {"pack", fmk_pack_sm80, fmk_pack_sm90, {NULL}},
+};
+
+static fmk_status load(struct fmk_context *ctx, enum fmk_cuda_module module) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    const struct fmk_driver *driver = cuda->driver;
+    const void *image = ctx->features & FMK_CUDA_SM90 ? modules[module].sm90 : modules[module].sm80;
+    char what[64];
+    CUmodule loaded;
+    snprintf(what, sizeof what, "loading kernels %s", modules[module].name);
+    fmk_status status = fmk_cuda_check(ctx, driver->ModuleLoadData(&loaded, image), what);
+    if (status)
+        return status;
+    CUfunction functions[FMK_MODULE_KERNELS];
+    int32_t count = 0;
+    for (const char *name; !status && (name = modules[module].kernels[count]); count += !status) {
+        snprintf(what, sizeof what, "kernel %s", name);
+        status = fmk_cuda_check(ctx, driver->ModuleGetFunction(&functions[count], loaded, name), what);
+    }
+    if (status) {
+        driver->ModuleUnload(loaded);
+        return status;
+    }
+    for (int32_t i = 0; i < count; i++)
+        atomic_store_explicit(&cuda->function[module][i], functions[i], memory_order_release);
+    cuda->module[module] = loaded;
+    return FMK_OK;
+}
+
+fmk_status fmk_cuda_load(struct fmk_context *ctx, enum fmk_cuda_module module) {
+    struct fmk_cuda *cuda = fmk_cuda_of(ctx);
+    pthread_mutex_lock(&cuda->lock);
+    fmk_status status = cuda->module[module] ? FMK_OK : load(ctx, module);
+    pthread_mutex_unlock(&cuda->lock);
+    return status;
+}
+
+CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module module, int32_t kernel) {
+    return atomic_load_explicit(&fmk_cuda_of(ctx)->function[module][kernel], memory_order_acquire);
+}
+
+fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module, int32_t kernel,
+                           struct fmk_cuda_grid grid, const void *args, size_t args_size, bool early) {
+    const struct fmk_driver *driver = fmk_cuda_of(queue->ctx)->driver;
+    CUfunction function = fmk_cuda_function(queue->ctx, module, kernel);
+    if (!function)
+        return fmk_fail(
+            FMK_ENOTPREPARED,
+            "the kernels %s are not loaded; call fmk_prepare with this weight and arguments first",
+            modules[module].name);
+    void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, (void *)args, CU_LAUNCH_PARAM_BUFFER_SIZE, &args_size,
+                     CU_LAUNCH_PARAM_END};
+    CUresult result;
+    if (early && queue->ctx->features & FMK_CUDA_SM90) {
+        CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                       .value.programmaticStreamSerializationAllowed = 1};
+        CUlaunchConfig config = {.gridDimX = grid.x,
+                                 .gridDimY = grid.y,
+                                 .gridDimZ = grid.z,
+                                 .blockDimX = grid.threads,
+                                 .blockDimY = 1,
+                                 .blockDimZ = 1,
+                                 .hStream = queue->native,
+                                 .attrs = &attribute,
+                                 .numAttrs = 1};
+        result = driver->LaunchKernelEx(&config, function, NULL, extra);
+    } else {
+        result = driver->LaunchKernel(function, grid.x, grid.y, grid.z, grid.threads, 1, 1, 0, queue->native,
+                                      NULL, extra);
+    }
+    return result ? fmk_cuda_check(queue->ctx, result, modules[module].kernels[kernel]) : FMK_OK;
+}

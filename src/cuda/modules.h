@@ -1,0 +1,51 @@
+/* The kernels as the host knows them: which fatbin holds each, and its handle once that is loaded. One .cu is
+ * one module. */
+#ifndef FMK_CUDA_MODULES_H
+#define FMK_CUDA_MODULES_H
+
+#include "driver.h"
+
+#include "../context.h"
+
+enum fmk_cuda_module {
+    FMK_MODULE_DENSE_MMA,
+    FMK_MODULE_INT4_MMA,
+    FMK_MODULE_Q4K_MMA,
+    FMK_MODULE_Q6K_MMA,
+    FMK_MODULE_PLAIN,
+    FMK_MODULE_DECODE,
+    FMK_MODULE_ROWS, /* gather, routing, epilogue, reduce */
+    FMK_MODULE_PACK,
+    FMK_MODULES
+};
+
+/* Kernels of a module, numbered from 0; modules.c has their names in this order. */
+enum {              /* the mma modules: variant + 4 * (activations are bf16) */
+       FMK_MMA_1X1, /* 16 weight rows a block, up to 8 tokens */
+       FMK_MMA_2X1, /* 32 and 8 */
+       FMK_MMA_2X2, /* 32 and 16 */
+       FMK_MMA_2X4, /* 32 and 32 */
+       FMK_MMA_VARIANTS,
+       FMK_MMA_KERNELS = 2 * FMK_MMA_VARIANTS /* int4: so many more where chunks is not 4 or scales are f32 */
+};
+enum { /* plain: layout family + 4 * (accumulators are double); FMK_PLAIN_DENSE .. as enum fmk_family */
+       FMK_PLAIN_KERNELS = 8
+};
+
+enum { FMK_MODULE_KERNELS = 24 }; /* room for the kernels of the largest module */
+
+/* Loads a module unless it is loaded. Takes the context's lock; not for fmk_linear. */
+fmk_status fmk_cuda_load(struct fmk_context *ctx, enum fmk_cuda_module module);
+/* NULL while the module is not loaded. */
+CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module module, int32_t kernel);
+
+struct fmk_cuda_grid {
+    uint32_t x, y, z, threads;
+};
+/* Enqueues a kernel whose one parameter is the struct at args. FMK_ENOTPREPARED when its module is not
+ * loaded. `early`: it may start before the kernel in front of it on the stream has ended (programmatic
+ * dependent launch); ignored on devices without. */
+fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module, int32_t kernel,
+                           struct fmk_cuda_grid grid, const void *args, size_t args_size, bool early);
+
+#endif
