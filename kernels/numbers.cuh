@@ -36,8 +36,8 @@ __device__ __forceinline__ bool is_aligned(const void *at, int32_t type) {
 }
 
 /* Numbers k .. k+3 of a row of `count`; 0 past its end. At once where `vectors`: see is_aligned. */
-__device__ __forceinline__ void load_quad(const void *row, int32_t type, int64_t k, int64_t count, bool vectors,
-                                          float x[4]) {
+__device__ __forceinline__ void load_quad(const void *row, int32_t type, int64_t k, int64_t count,
+                                          bool vectors, float x[4]) {
     if (!vectors || k + 4 > count) {
         for (int i = 0; i < 4; i++)
             x[i] = k + i < count ? load_number(row, type, k + i) : 0.0f;
