@@ -2,7 +2,7 @@
  *
  *     header    magic, version, sizes, the weight's shape
  *     record    one per part: layout, numbers, where its sections begin, what its info says
- *     sections  k_index, bias, data of each part, each aligned to 64 bytes
+ *     sections  k_index, bias, range, data of each part, each aligned to 64 bytes
  *
  * in the byte order of the machine that wrote them. The bytes may come from a file, so nothing in them is
  * believed: numbers must be ones that the layout could have made, sections must lie where this code would
@@ -12,11 +12,12 @@
 #include "abi.h"
 #include "checkpoint/checkpoint.h"
 #include "error.h"
+#include "plan/fill.h"
 
 #include <assert.h>
 #include <string.h>
 
-enum { VERSION = 1 }; /* of header, records and every layout's bytes: raise it when any of them changes */
+enum { VERSION = 2 }; /* of header, records and every layout's bytes: raise it when any of them changes */
 
 static const char magic[8] = {'f', 'e', 'r', 'r', 'u', 'm', 'k', '\n'};
 
@@ -32,9 +33,10 @@ struct record {
     int64_t n, k, k_packed;
     uint64_t stride, expert_stride, bytes;
     int32_t format, group_size, act_order, symmetric, zero_declared, zero_detected, zero_used, has_bias;
+    int32_t has_zeros, reserved;
 };
 
-static_assert(sizeof(struct header) == 48 && sizeof(struct record) == 96, "no padding in the file");
+static_assert(sizeof(struct header) == 48 && sizeof(struct record) == 104, "no padding in the file");
 
 /* FNV-1a over what decides how the packed bytes are read. */
 uint64_t fmk_packed_layout_id(const struct fmk_projection *projection) {
@@ -78,8 +80,8 @@ uint64_t fmk_packed_size(const struct fmk_weight *weight) {
     return (uint64_t)at;
 }
 
-static void write_part(const struct fmk_packed *part, const fmk_part_info *info, int64_t *at, uint8_t *out,
-                       struct record *record) {
+static fmk_status write_part(struct fmk_context *ctx, const struct fmk_packed *part,
+                             const fmk_part_info *info, int64_t *at, uint8_t *out, struct record *record) {
     struct fmk_packed own = compact(part);
     struct fmk_sections sections;
     fmk_weight_sections(&own, own.k_index, own.bias, true, at, &sections);
@@ -102,18 +104,30 @@ static void write_part(const struct fmk_packed *part, const fmk_part_info *info,
         .zero_detected = info->zero_detected,
         .zero_used = info->zero_used,
         .has_bias = own.bias != NULL,
+        .has_zeros = own.has_zeros,
     };
-    if (own.k_index)
-        memcpy(out + sections.index, own.k_index, (size_t)(own.experts * own.k_packed) * 4);
-    if (own.bias)
-        memcpy(out + sections.bias, own.bias, (size_t)(own.experts * own.n) * 4);
-    for (int32_t e = 0; e < own.experts; e++)
-        for (uint64_t panel = 0; panel < panels(part); panel++)
-            memcpy(out + sections.data + (uint64_t)e * own.expert_stride + panel * own.stride,
-                   part->data + (uint64_t)e * part->expert_stride + panel * part->stride, part->run);
+    const struct {
+        const void *from;
+        int64_t at;
+        uint64_t bytes;
+    } runs[] = {
+        {own.k_index, sections.index, (uint64_t)(own.experts * own.k_packed) * 4},
+        {own.bias, sections.bias, (uint64_t)(own.experts * own.n) * 4},
+        {own.range, sections.range, sizeof *own.range},
+    };
+    fmk_status status = FMK_OK;
+    for (size_t i = 0; i < sizeof runs / sizeof runs[0] && !status; i++)
+        if (runs[i].from)
+            status = ctx->backend->read(ctx, NULL, out + runs[i].at, (uint64_t)(uintptr_t)runs[i].from,
+                                        runs[i].bytes, runs[i].bytes, 1);
+    for (int32_t e = 0; e < own.experts && !status; e++)
+        status = ctx->backend->read(ctx, NULL, out + sections.data + (uint64_t)e * own.expert_stride,
+                                    (uint64_t)(uintptr_t)part->data + (uint64_t)e * part->expert_stride,
+                                    part->run, part->stride, panels(part));
+    return status;
 }
 
-void fmk_packed_write(const struct fmk_weight *weight, uint8_t *out) {
+fmk_status fmk_packed_write(const struct fmk_weight *weight, uint8_t *out) {
     const struct fmk_projection *projection = &weight->projection;
     struct header header = {
         .version = VERSION,
@@ -128,27 +142,55 @@ void fmk_packed_write(const struct fmk_weight *weight, uint8_t *out) {
     memset(out, 0, header.size);
     memcpy(out, &header, sizeof header);
     int64_t at = front(projection->num_parts);
-    for (int32_t i = 0; i < projection->num_parts; i++) {
+    fmk_status status = FMK_OK;
+    for (int32_t i = 0; i < projection->num_parts && !status; i++) {
         struct record record;
-        write_part(&projection->parts[i], &weight->infos[i], &at, out, &record);
+        status = write_part(weight->ctx, &projection->parts[i], &weight->infos[i], &at, out, &record);
         memcpy(out + sizeof header + (size_t)i * sizeof record, &record, sizeof record);
     }
+    return status;
 }
 
 /* ---- reading ---- */
 
-static fmk_status read_header(const fmk_part *part, struct header *header, const uint8_t **bytes) {
-    uint64_t size = part->qweight.data.size;
-    *bytes = fmk_pointer(part->qweight.data);
-    if (!*bytes)
+/* Packed bytes, wherever they lie. */
+struct origin {
+    struct fmk_context *ctx;
+    void *native; /* the queue's; NULL where there is none */
+    const fmk_tensor *tensor;
+};
+
+static fmk_status look(const struct origin *origin, uint64_t offset, uint64_t bytes, void *out) {
+    const fmk_buffer *data = &origin->tensor->data;
+    if (origin->tensor->memory == FMK_MEM_DEVICE)
+        return origin->ctx->backend->read(origin->ctx, origin->native, out,
+                                          data->handle + data->offset + offset, bytes, bytes, 1);
+    memcpy(out, (const uint8_t *)fmk_pointer(*data) + offset, bytes);
+    return FMK_OK;
+}
+
+static fmk_status check_origin(const struct origin *origin) {
+    const fmk_tensor *tensor = origin->tensor;
+    const struct fmk_backend_row *backend = origin->ctx->backend;
+    if (!tensor->data.handle)
         return fmk_fail(FMK_EINVAL, "parts[0].qweight is absent");
-    if (part->qweight.memory == FMK_MEM_DEVICE)
+    if (tensor->memory == FMK_MEM_DEVICE && !backend->check_tensor)
         return fmk_fail(FMK_EUNSUPPORTED,
                         "parts[0].qweight.memory DEVICE: accepted are HOST and HOST_PINNED");
+    return backend->check_tensor ? backend->check_tensor(origin->ctx, "parts[0].qweight", tensor) : FMK_OK;
+}
+
+static fmk_status read_header(const struct origin *origin, struct header *header) {
+    uint64_t size = origin->tensor->data.size;
+    fmk_status status = check_origin(origin);
+    if (status)
+        return status;
     if (size < sizeof *header)
         return fmk_fail(FMK_EINVAL, "parts[0].qweight.size %llu is less than the header of packed bytes, %zu",
                         (unsigned long long)size, sizeof *header);
-    memcpy(header, *bytes, sizeof *header);
+    status = look(origin, 0, sizeof *header, header);
+    if (status)
+        return status;
     if (memcmp(header->magic, magic, sizeof magic))
         return fmk_fail(FMK_EFORMAT, "parts[0].qweight does not begin as packed bytes do");
     if (header->version != VERSION || header->record_size != sizeof(struct record))
@@ -168,9 +210,10 @@ static fmk_status read_header(const fmk_part *part, struct header *header, const
     return FMK_OK;
 }
 
-/* A record's part, its pointers into `bytes`. */
-static fmk_status read_record(const struct header *header, const struct record *record, int32_t i,
-                              const uint8_t *bytes, int64_t *at, struct fmk_packed *part) {
+/* A record's part, its pointers into packed bytes at `base`. */
+static fmk_status read_record(const struct fmk_context *ctx, const struct header *header,
+                              const struct record *record, int32_t i, uint64_t base, int64_t *at,
+                              struct fmk_packed *part, struct fmk_sections *sections) {
     *part = (struct fmk_packed){
         .layout = fmk_layout_by_id(record->layout),
         .n = record->n,
@@ -178,6 +221,7 @@ static fmk_status read_record(const struct header *header, const struct record *
         .k_packed = record->k_packed,
         .dtype = record->dtype,
         .chunks = record->chunks,
+        .has_zeros = record->has_zeros,
         .experts = header->num_experts ? header->num_experts : 1,
         .stride = record->stride,
         .expert_stride = record->expert_stride,
@@ -189,33 +233,48 @@ static fmk_status read_record(const struct header *header, const struct record *
                         "parts[0].qweight: part %d is in layout %d, which this library does "
                         "not know",
                         i, record->layout);
-    struct fmk_sections sections;
-    bool flags = (uint32_t)(record->has_index | record->has_bias | record->act_order | record->symmetric) < 2;
-    if (!flags || part->n < 1 || part->n > INT32_MAX || part->k < 1 || part->k > INT32_MAX ||
-        part->k_packed < 1 || part->k_packed > INT32_MAX ||
+    if (!(part->layout->backends >> ctx->backend->id & 1))
+        return fmk_fail(
+            FMK_EUNSUPPORTED,
+            "parts[0].qweight: part %d is in layout %s, which is another backend's; create the weight "
+            "from its checkpoint",
+            i, part->layout->name);
+    bool flags = (uint32_t)(record->has_index | record->has_bias | record->act_order | record->symmetric |
+                            record->has_zeros) < 2;
+    if (!flags || record->reserved || part->n < 1 || part->n > INT32_MAX || part->k < 1 ||
+        part->k > INT32_MAX || part->k_packed < 1 || part->k_packed > INT32_MAX ||
         (!record->has_index && part->k_packed < part->k) || !part->layout->valid(part) ||
         part->bytes > INT64_MAX / 2 ||
-        !fmk_weight_sections(part, record->has_index, record->has_bias, true, at, &sections) ||
+        !fmk_weight_sections(part, record->has_index, record->has_bias, true, at, sections) ||
         (uint64_t)*at > header->size)
         return fmk_fail(FMK_EFORMAT, "parts[0].qweight: part %d's numbers contradict each other or the size",
                         i);
-    part->data = bytes + sections.data;
+    part->data = (const uint8_t *)(uintptr_t)(base + (uint64_t)sections->data);
     if (record->has_bias)
-        part->bias = (const float *)(bytes + sections.bias);
+        part->bias = (const float *)(uintptr_t)(base + (uint64_t)sections->bias);
     if (record->has_index)
-        part->k_index = (const int32_t *)(bytes + sections.index);
+        part->k_index = (const int32_t *)(uintptr_t)(base + (uint64_t)sections->index);
+    if (sections->range >= 0)
+        part->range = (const struct fmk_range *)(uintptr_t)(base + (uint64_t)sections->range);
     return FMK_OK;
 }
 
-static fmk_status check_index(const struct fmk_packed *part, int32_t i) {
-    for (int64_t j = 0; part->k_index && j < part->experts * part->k_packed; j++) {
-        int32_t k;
-        memcpy(&k, part->k_index + j, sizeof k);
-        if (k < -1 || k >= part->k)
-            return fmk_fail(FMK_EFORMAT,
-                            "parts[0].qweight: part %d's k_index[%lld] is %d; it must be in "
-                            "-1..%lld",
-                            i, (long long)j, k, (long long)part->k - 1);
+static fmk_status check_index(const struct origin *origin, const struct fmk_packed *part, int64_t at,
+                              int32_t i) {
+    enum { RUN = 4096 };
+    int32_t k[RUN];
+    int64_t all = part->k_index ? part->experts * part->k_packed : 0;
+    for (int64_t done = 0, count; done < all; done += count) {
+        count = fmk_min(RUN, all - done);
+        fmk_status status = look(origin, (uint64_t)(at + 4 * done), (uint64_t)(4 * count), k);
+        if (status)
+            return status;
+        for (int64_t j = 0; j < count; j++)
+            if (k[j] < -1 || k[j] >= part->k)
+                return fmk_fail(FMK_EFORMAT,
+                                "parts[0].qweight: part %d's k_index[%lld] is %d; it must be in "
+                                "-1..%lld",
+                                i, (long long)(done + j), k[j], (long long)part->k - 1);
     }
     return FMK_OK;
 }
@@ -239,16 +298,20 @@ static fmk_part_info info_of(const struct record *record, const struct fmk_packe
     };
 }
 
-static fmk_status read_parts(struct fmk_weight *weight, const struct header *header, const uint8_t *bytes) {
+static fmk_status read_parts(struct fmk_weight *weight, const struct origin *origin,
+                             const struct header *header, uint64_t base) {
     struct fmk_projection *projection = &weight->projection;
     int64_t at = front(header->num_parts);
     for (int32_t i = 0; i < header->num_parts; i++) {
         struct record record;
+        struct fmk_sections sections;
         struct fmk_packed *part = &projection->parts[i];
-        memcpy(&record, bytes + sizeof *header + (size_t)i * sizeof record, sizeof record);
-        fmk_status status = read_record(header, &record, i, bytes, &at, part);
+        fmk_status status =
+            look(origin, sizeof *header + (uint64_t)i * sizeof record, sizeof record, &record);
         if (!status)
-            status = check_index(part, i);
+            status = read_record(weight->ctx, header, &record, i, base, &at, part, &sections);
+        if (!status)
+            status = check_index(origin, part, sections.index, i);
         if (status)
             return status;
         weight->infos[i] = info_of(&record, part, projection->n);
@@ -299,64 +362,64 @@ static fmk_status check_told(const fmk_weight_desc *desc, const fmk_part *part,
     return FMK_OK;
 }
 
-static fmk_status copy(const fmk_weight_desc *desc, const uint8_t *bytes, uint64_t size, uint8_t *out) {
-    enum { RUN = 64 << 20 }; /* between two calls of progress */
-    fmk_status status = FMK_OK;
-    for (uint64_t done = 0, count; done < size && !status; done += count) {
-        count = size - done < RUN ? size - done : RUN;
-        memcpy(out + done, bytes + done, count);
-        status = fmk_weight_progress(desc, done + count, size);
-    }
+/* Bytes in host memory are no use to a device: BORROW copies them. */
+static bool borrows(const struct fmk_context *ctx, const fmk_weight_desc *desc, const fmk_part *part) {
+    return desc->flags & FMK_WEIGHT_BORROW && ctx->backend->borrows(&part->qweight);
+}
+
+fmk_status fmk_packed_storage(struct fmk_context *ctx, const fmk_weight_desc *desc, const fmk_part *part,
+                              uint64_t *size) {
+    struct header header;
+    fmk_status status = read_header(&(struct origin){ctx, NULL, &part->qweight}, &header);
+    if (!status)
+        *size = borrows(ctx, desc, part) ? 0 : header.size;
     return status;
 }
 
-fmk_status fmk_packed_storage(const fmk_weight_desc *desc, const fmk_part *part, uint64_t *size) {
-    struct header header;
-    const uint8_t *bytes;
-    fmk_status status = read_header(part, &header, &bytes);
+/* Checks the parts as they will lie at `base`, before anything is copied there. */
+static fmk_status check_parts(struct fmk_weight *weight, const struct origin *origin,
+                              const struct header *header, const fmk_weight_desc *desc, const fmk_part *part,
+                              uint64_t base) {
+    fmk_status status = read_parts(weight, origin, header, base);
     if (!status)
-        *size = desc->flags & FMK_WEIGHT_BORROW ? 0 : header.size;
+        status = check_told(desc, part, &weight->projection);
+    if (!status && header->layout_id != fmk_packed_layout_id(&weight->projection))
+        status = fmk_fail(FMK_EFORMAT, "parts[0].qweight: its layout_id does not go with its parts");
     return status;
 }
 
 fmk_status fmk_packed_read(struct fmk_weight **out, struct fmk_queue *queue, const fmk_weight_desc *desc,
                            const fmk_part *part) {
+    struct origin origin = {queue->ctx, queue->native, &part->qweight};
     struct header header;
-    const uint8_t *bytes;
-    fmk_status status = read_header(part, &header, &bytes);
+    fmk_status status = read_header(&origin, &header);
     if (status)
         return status;
-    bool borrow = desc->flags & FMK_WEIGHT_BORROW;
-    if (borrow && (uintptr_t)bytes % FMK_STORAGE_ALIGN)
+    bool borrow = borrows(queue->ctx, desc, part);
+    uint64_t base = part->qweight.data.handle + part->qweight.data.offset;
+    if (borrow && base % FMK_STORAGE_ALIGN)
         return fmk_fail(FMK_EINVAL,
-                        "parts[0].qweight is at address %p, which is not a multiple of %d; copy or "
+                        "parts[0].qweight is at address 0x%llx, which is not a multiple of %d; copy or "
                         "move it",
-                        (const void *)bytes, FMK_STORAGE_ALIGN);
+                        (unsigned long long)base, FMK_STORAGE_ALIGN);
     struct fmk_weight *weight;
     status = fmk_weight_new(&weight, queue->ctx, header.num_parts, header.num_experts, header.glu);
     if (status)
         return status;
     if (!borrow) {
         status = fmk_weight_give_storage(weight, queue, desc, header.size);
-        if (!status)
-            status = copy(desc, bytes, header.size, (uint8_t *)(uintptr_t)weight->storage);
-        bytes = (const uint8_t *)(uintptr_t)weight->storage;
+        base = weight->storage;
     }
     if (!status)
-        status = read_parts(weight, &header, bytes);
-    if (!status)
-        status = check_told(desc, part, &weight->projection);
-    if (!status && header.layout_id != fmk_packed_layout_id(&weight->projection))
-        status = fmk_fail(FMK_EFORMAT, "parts[0].qweight: its layout_id does not go with its parts");
-    if (status) {
-        fmk_weight_destroy(weight, queue);
-        return status;
+        status = check_parts(weight, &origin, &header, desc, part, base);
+    if (!status && !borrow) {
+        struct fmk_progress progress = {desc, 0, header.size};
+        status = queue->ctx->backend->write(queue, base, &part->qweight, header.size, &progress);
     }
     weight->borrowed = borrow;
-    if (borrow && desc->source) {
+    if (!status && borrow && desc->source) {
         weight->source = desc->source;
         fmk_checkpoint_retain(desc->source);
     }
-    *out = weight;
-    return FMK_OK;
+    return fmk_weight_finish(weight, queue, status, out);
 }

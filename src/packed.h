@@ -6,9 +6,11 @@
 
 uint64_t fmk_packed_layout_id(const struct fmk_projection *projection);
 uint64_t fmk_packed_size(const struct fmk_weight *weight);
-void fmk_packed_write(const struct fmk_weight *weight, uint8_t *out);
+/* The weight is ready. */
+fmk_status fmk_packed_write(const struct fmk_weight *weight, uint8_t *out);
 /* Bytes of storage that a weight made of this one part needs. */
-fmk_status fmk_packed_storage(const fmk_weight_desc *desc, const fmk_part *part, uint64_t *size);
+fmk_status fmk_packed_storage(struct fmk_context *ctx, const fmk_weight_desc *desc, const fmk_part *part,
+                              uint64_t *size);
 fmk_status fmk_packed_read(struct fmk_weight **out, struct fmk_queue *queue, const fmk_weight_desc *desc,
                            const fmk_part *part);
 

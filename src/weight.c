@@ -1,30 +1,38 @@
-/* Weights: checks a descriptor, chooses each part's layout, then packs on the context's threads. */
+/* Weights: checks a descriptor, chooses each part's layout, then has the backend pack it. */
 #include "weight.h"
 
 #include "abi.h"
 #include "checkpoint/checkpoint.h"
 #include "error.h"
 #include "formats/format.h"
-#include "floats.h"
-#include "parallel.h"
+#include "plan/fill.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum {
-    ROWS_PER_TASK = 64,   /* a multiple of every layout's panel */
-    TASKS_PER_BATCH = 128 /* between two calls of progress */
-};
 
 static bool adds_bias(const fmk_weight_desc *desc, const struct fmk_source *source) {
     return source->part.bias.data.handle && desc->apply_bias >= 0 &&
            (desc->apply_bias > 0 || source->part.k_begin == 0);
 }
 
-static bool borrows(const fmk_weight_desc *desc, const struct fmk_source *source,
-                    const struct fmk_packed *packed) {
-    return desc->flags & FMK_WEIGHT_BORROW && packed->layout->in_place && !source->part.n_order.data.handle;
+static bool may_borrow(const struct fmk_context *ctx, const fmk_weight_desc *desc,
+                       const struct fmk_source *source) {
+    return desc->flags & FMK_WEIGHT_BORROW && !source->part.n_order.data.handle &&
+           ctx->backend->borrows(&source->part.qweight);
 }
+
+/* Everything that one creation needs while it lasts. */
+struct build {
+    struct fmk_context *ctx;
+    void *native; /* the queue's; NULL where there is none */
+    const fmk_weight_desc *desc;
+    struct fmk_source *sources;
+    struct fmk_sections *sections;
+    bool *index;                            /* the part needs a k_index */
+    bool *borrowed;                         /* its data stays where it is */
+    uint8_t *(*copies)[FMK_SOURCE_TENSORS]; /* of tensors in device memory; or NULL */
+};
 
 /* ---- shape ---- */
 
@@ -64,27 +72,73 @@ fmk_status fmk_weight_desc_read(const fmk_weight_desc *given, fmk_weight_desc *d
     return FMK_OK;
 }
 
+/* Copies what the host must read and the device has. */
+static fmk_status fetch_small(struct build *build, int32_t i, struct fmk_source *source) {
+    const struct fmk_backend_row *backend = build->ctx->backend;
+    struct fmk_source_tensor tensors[FMK_SOURCE_TENSORS];
+    fmk_source_tensors(source, tensors);
+    for (int t = 0; t < FMK_SOURCE_TENSORS; t++) {
+        fmk_tensor *tensor = tensors[t].tensor;
+        if (!tensor->data.handle)
+            continue;
+        fmk_status status = backend->check_tensor(build->ctx, tensors[t].name, tensor);
+        if (status)
+            return status;
+        if (t == 0 || tensor->memory != FMK_MEM_DEVICE)
+            continue;
+        uint64_t bytes = (uint64_t)tensors[t].bytes, all = bytes * (uint64_t)source->experts;
+        uint8_t *copy = build->copies[i][t] = malloc(all);
+        if (!copy)
+            return fmk_no_memory(all, tensors[t].name);
+        status =
+            backend->read(build->ctx, build->native, copy, tensor->data.handle + tensor->data.offset, bytes,
+                          source->experts > 1 ? tensor->expert_stride : bytes, (uint64_t)source->experts);
+        if (status)
+            return status;
+        *tensor = (fmk_tensor){.data = {.handle = (uint64_t)(uintptr_t)copy, .size = all},
+                               .expert_stride = tensor->expert_stride ? bytes : 0,
+                               .dtype = tensor->dtype};
+    }
+    return FMK_OK;
+}
+
+static fmk_status init_source(struct build *build, int32_t i, const fmk_part *part, bool read_data) {
+    struct fmk_source *source = &build->sources[i];
+    int32_t experts = build->desc->num_experts;
+    if (!build->ctx->backend->check_tensor)
+        return fmk_source_init(source, part, experts, read_data ? FMK_SOURCE_READ : 0);
+    fmk_status status = fmk_source_init(source, part, experts, FMK_SOURCE_DEVICE);
+    if (status || !read_data)
+        return status;
+    status = fetch_small(build, i, source);
+    if (status)
+        return status;
+    fmk_part local = source->part;
+    return fmk_source_init(source, &local, experts, FMK_SOURCE_DEVICE | FMK_SOURCE_READ);
+}
+
 /* One part's layout and numbers. */
-static fmk_status shape_part(const fmk_weight_desc *desc, const struct fmk_source *source,
-                             struct fmk_packed *packed, bool *index) {
-    bool borrow = desc->flags & FMK_WEIGHT_BORROW && !source->part.n_order.data.handle;
+static fmk_status shape_part(struct build *build, int32_t i, struct fmk_packed *packed) {
+    const struct fmk_source *source = &build->sources[i];
+    bool borrow = may_borrow(build->ctx, build->desc, source);
     *packed = (struct fmk_packed){
-        .layout = fmk_layout_choose(source->family, borrow),
+        .layout = fmk_layout_choose(build->ctx->backend->id, source->family, borrow),
         .n = source->n,
         .k = source->k,
         .experts = source->experts,
     };
-    if (!packed->layout->shape(source, packed, index) || packed->bytes > INT64_MAX / 2)
+    if (!packed->layout->shape(source, packed, &build->index[i]) || packed->bytes > INT64_MAX / 2)
         return fmk_fail(FMK_EINVAL, "n %lld and k %lld: the packed bytes are more than memory can hold",
                         (long long)source->n, (long long)source->k);
     packed->run = packed->stride;
+    build->borrowed[i] = borrow && packed->layout->in_place;
     return FMK_OK;
 }
 
-/* Checks every part and fills in its source and its numbers; the pointers of shape->parts stay NULL.
- * index[i]: the part needs a k_index. */
-static fmk_status make_shape(const fmk_weight_desc *desc, bool read_data, struct fmk_source *sources,
-                             struct fmk_projection *shape, bool *index) {
+/* Checks every part and fills in its source and its numbers; the pointers of shape->parts stay NULL. */
+static fmk_status make_shape(struct build *build, bool read_data, struct fmk_projection *shape) {
+    const fmk_weight_desc *desc = build->desc;
+    const struct fmk_source *sources = build->sources;
     shape->num_parts = desc->num_parts;
     shape->num_experts = desc->num_experts;
     shape->glu = desc->flags & FMK_WEIGHT_GLU;
@@ -93,9 +147,9 @@ static fmk_status make_shape(const fmk_weight_desc *desc, bool read_data, struct
         fmk_part part;
         fmk_status status = read_part(desc, i, &part);
         if (!status) {
-            status = fmk_source_init(&sources[i], &part, desc->num_experts, read_data);
+            status = init_source(build, i, &part, read_data);
             if (!status)
-                status = shape_part(desc, &sources[i], &shape->parts[i], &index[i]);
+                status = shape_part(build, i, &shape->parts[i]);
             if (status)
                 return fmk_fail_in(status, "parts[%d]", i);
         }
@@ -131,21 +185,22 @@ static bool reserve(int64_t bytes, int64_t *at, int64_t *section) {
 bool fmk_weight_sections(const struct fmk_packed *packed, bool index, bool bias, bool data, int64_t *at,
                          struct fmk_sections *out) {
     int64_t positions, biases;
-    *out = (struct fmk_sections){-1, -1, -1};
+    *out = (struct fmk_sections){-1, -1, -1, -1};
+    bool range = data && packed->layout->range;
     if (!fmk_mul(packed->experts, packed->k_packed, &positions) || !fmk_mul(positions, 4, &positions) ||
         !fmk_mul(packed->experts, packed->n, &biases) || !fmk_mul(biases, 4, &biases))
         return false;
     return (!index || reserve(positions, at, &out->index)) && (!bias || reserve(biases, at, &out->bias)) &&
+           (!range || reserve(sizeof(struct fmk_range), at, &out->range)) &&
            (!data || reserve((int64_t)packed->bytes, at, &out->data));
 }
 
-static fmk_status place_all(const fmk_weight_desc *desc, const struct fmk_source *sources,
-                            const struct fmk_projection *shape, const bool *index,
-                            struct fmk_sections *sections, uint64_t *size) {
+static fmk_status place_all(const struct build *build, const struct fmk_projection *shape, uint64_t *size) {
     int64_t at = 0;
     for (int32_t i = 0; i < shape->num_parts; i++)
-        if (!fmk_weight_sections(&shape->parts[i], index[i], adds_bias(desc, &sources[i]),
-                                 !borrows(desc, &sources[i], &shape->parts[i]), &at, &sections[i]))
+        if (!fmk_weight_sections(&shape->parts[i], build->index[i],
+                                 adds_bias(build->desc, &build->sources[i]), !build->borrowed[i], &at,
+                                 &build->sections[i]))
             return fmk_fail(FMK_EINVAL, "parts: the packed bytes are more than memory can hold");
     *size = (uint64_t)at;
     return FMK_OK;
@@ -179,66 +234,31 @@ fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *
     if (!size)
         return FMK_OK;
     weight->native = queue->native;
+    uint32_t align = weight->ctx->backend->storage_align;
     if (desc->storage.handle) {
         uint64_t address = desc->storage.handle + desc->storage.offset;
-        if (address % FMK_STORAGE_ALIGN)
-            return fmk_fail(FMK_EINVAL, "storage is at address 0x%llx, which is not a multiple of %d",
-                            (unsigned long long)address, FMK_STORAGE_ALIGN);
+        if (address % align)
+            return fmk_fail(FMK_EINVAL, "storage is at address 0x%llx, which is not a multiple of %u",
+                            (unsigned long long)address, align);
         if (desc->storage.size && desc->storage.size < size)
             return fmk_fail(FMK_EINVAL, "storage.size %llu is less than the %llu bytes that the weight needs",
                             (unsigned long long)desc->storage.size, (unsigned long long)size);
         weight->storage = address;
     } else {
-        weight->storage = fmk_context_alloc(weight->ctx, queue->native, size, FMK_STORAGE_ALIGN);
+        weight->storage = fmk_context_alloc(weight->ctx, queue->native, size, align);
         if (!weight->storage)
             return fmk_no_memory(size, "packed weights");
         weight->owns_storage = true;
-        if (weight->storage % FMK_STORAGE_ALIGN)
+        if (weight->storage % align)
             return fmk_fail(FMK_EINVAL,
-                            "allocator.alloc answered address 0x%llx, which is not a multiple of %d",
-                            (unsigned long long)weight->storage, FMK_STORAGE_ALIGN);
+                            "allocator.alloc answered address 0x%llx, which is not a multiple of %u",
+                            (unsigned long long)weight->storage, align);
     }
     weight->storage_size = size;
     return FMK_OK;
 }
 
 /* ---- packing ---- */
-
-fmk_status fmk_weight_progress(const fmk_weight_desc *desc, uint64_t done, uint64_t total) {
-    if (desc->progress && desc->progress(desc->progress_user, done, total))
-        return fmk_fail(FMK_ECANCELED, "progress answered non-zero after %llu of %llu bytes",
-                        (unsigned long long)done, (unsigned long long)total);
-    return FMK_OK;
-}
-
-struct pack {
-    const struct fmk_source *source;
-    const struct fmk_packed *packed;
-    int64_t chunks; /* tasks per expert */
-    int64_t first;  /* task of this batch */
-};
-
-static void pack_task(void *arg, int64_t i) {
-    const struct pack *p = arg;
-    int64_t expert = (p->first + i) / p->chunks, row = (p->first + i) % p->chunks * ROWS_PER_TASK;
-    const struct fmk_packed *packed = p->packed;
-    const int32_t *index = packed->k_index ? packed->k_index + expert * packed->k_packed : NULL;
-    packed->layout->pack(p->source, packed, index, expert, row, fmk_min(ROWS_PER_TASK, packed->n - row),
-                         (uint8_t *)packed->data + (uint64_t)expert * packed->expert_stride);
-}
-
-static void read_bias(const struct fmk_source *source, float *out) {
-    const fmk_tensor *bias = &source->part.bias;
-    for (int64_t e = 0; e < source->experts; e++) {
-        const uint8_t *from = fmk_tensor_data(bias, e), *order = NULL;
-        if (source->part.n_order.data.handle)
-            order = fmk_tensor_data(&source->part.n_order, e);
-        for (int64_t row = 0; row < source->n; row++) {
-            int64_t at = source->part.n_begin + (order ? fmk_load_i32(order + 4 * row) : row);
-            fmk_load_floats(from, bias->dtype, at, 1, out++);
-        }
-    }
-}
 
 /* Points the part into the storage, or at its source. */
 static void attach(const struct fmk_weight *weight, const struct fmk_source *source,
@@ -248,6 +268,8 @@ static void attach(const struct fmk_weight *weight, const struct fmk_source *sou
         packed->k_index = (const int32_t *)(storage + at->index);
     if (at->bias >= 0)
         packed->bias = (const float *)(storage + at->bias);
+    if (at->range >= 0)
+        packed->range = (const struct fmk_range *)(storage + at->range);
     if (at->data >= 0) {
         packed->data = storage + at->data;
         return;
@@ -256,42 +278,6 @@ static void attach(const struct fmk_weight *weight, const struct fmk_source *sou
     if (packed->n > 1)
         packed->stride = (uint64_t)(fmk_source_row(source, 0, 1) - packed->data);
     packed->expert_stride = source->part.qweight.expert_stride;
-}
-
-struct progress {
-    const fmk_weight_desc *desc;
-    uint64_t done, total;
-};
-
-static fmk_status advance(struct progress *progress, uint64_t bytes) {
-    progress->done += bytes;
-    return fmk_weight_progress(progress->desc, progress->done, progress->total);
-}
-
-static fmk_status pack_part(struct fmk_weight *weight, const struct fmk_source *source,
-                            struct fmk_packed *packed, bool owned, struct progress *progress) {
-    if (packed->k_index)
-        for (int64_t e = 0; e < packed->experts; e++)
-            packed->layout->index(source, packed, e, (int32_t *)packed->k_index + e * packed->k_packed);
-    if (packed->bias)
-        read_bias(source, (float *)packed->bias);
-    if (!owned)
-        return FMK_OK;
-    struct pack pack = {source, packed, (packed->n + ROWS_PER_TASK - 1) / ROWS_PER_TASK, 0};
-    int64_t tasks = pack.chunks * packed->experts;
-    uint64_t before = 0;
-    for (; pack.first < tasks; pack.first += TASKS_PER_BATCH) {
-        int64_t batch = fmk_min(TASKS_PER_BATCH, tasks - pack.first);
-        fmk_parallel(weight->ctx, pack_task, &pack, batch);
-        uint64_t after = (uint64_t)((double)packed->bytes * (double)(pack.first + batch) / (double)tasks);
-        if (pack.first + batch == tasks)
-            after = packed->bytes;
-        fmk_status status = advance(progress, after - before);
-        if (status)
-            return status;
-        before = after;
-    }
-    return FMK_OK;
 }
 
 static void describe(struct fmk_weight *weight, int32_t i, const struct fmk_source *source,
@@ -321,25 +307,26 @@ static void describe(struct fmk_weight *weight, int32_t i, const struct fmk_sour
                 source->part.zero_point ? "zero_point overrides" : "every stored zero point says so");
 }
 
-static fmk_status fill(struct fmk_weight *weight, const fmk_weight_desc *desc,
-                       const struct fmk_source *sources, const struct fmk_sections *sections) {
+static fmk_status fill(struct fmk_weight *weight, struct fmk_queue *queue, const struct build *build) {
+    const fmk_weight_desc *desc = build->desc;
     struct fmk_projection *projection = &weight->projection;
-    struct progress progress = {.desc = desc};
+    struct fmk_progress progress = {.desc = desc};
     for (int32_t i = 0; i < projection->num_parts; i++) {
-        attach(weight, &sources[i], &sections[i], &projection->parts[i]);
-        if (sections[i].data >= 0)
-            progress.total += projection->parts[i].bytes;
-        else
+        attach(weight, &build->sources[i], &build->sections[i], &projection->parts[i]);
+        if (build->borrowed[i])
             weight->borrowed = true;
+        else
+            progress.total += projection->parts[i].bytes;
     }
     int64_t n_offset = 0;
     for (int32_t i = 0; i < projection->num_parts; i++) {
-        fmk_status status =
-            pack_part(weight, &sources[i], &projection->parts[i], sections[i].data >= 0, &progress);
+        const struct fmk_packed *packed = &projection->parts[i];
+        struct fmk_fill part = {&build->sources[i], packed, !build->borrowed[i], &progress};
+        fmk_status status = weight->ctx->backend->fill(queue, &part);
         if (status)
             return status;
-        describe(weight, i, &sources[i], n_offset);
-        n_offset += projection->parts[i].n;
+        describe(weight, i, &build->sources[i], n_offset);
+        n_offset += packed->n;
     }
     if (weight->borrowed && desc->source) {
         weight->source = desc->source;
@@ -348,25 +335,50 @@ static fmk_status fill(struct fmk_weight *weight, const fmk_weight_desc *desc,
     return FMK_OK;
 }
 
-/* Everything that one creation needs while it lasts. */
-struct build {
-    struct fmk_source *sources;
-    struct fmk_sections *sections;
-    bool *index;
-};
+fmk_status fmk_weight_finish(struct fmk_weight *weight, struct fmk_queue *queue, fmk_status status,
+                             struct fmk_weight **out) {
+    const struct fmk_backend_row *backend = weight->ctx->backend;
+    if (backend->finish && weight->storage) {
+        char sentence[512];
+        snprintf(sentence, sizeof sentence, "%s", fmk_last_error());
+        fmk_status last = backend->finish(queue, &weight->pending);
+        if (status)
+            fmk_fail(status, "%s", sentence);
+        else
+            status = last;
+    }
+    if (status)
+        fmk_weight_destroy(weight, queue);
+    else
+        *out = weight;
+    return status;
+}
 
 static void build_free(struct build *build) {
+    for (int32_t i = 0; build->copies && i < build->desc->num_parts; i++)
+        for (int t = 0; t < FMK_SOURCE_TENSORS; t++)
+            free(build->copies[i][t]);
+    free(build->copies);
     free(build->sources);
     free(build->sections);
     free(build->index);
+    free(build->borrowed);
 }
 
-static fmk_status build_new(struct build *build, int32_t num_parts) {
-    size_t count = (size_t)num_parts;
-    build->sources = calloc(count, sizeof *build->sources);
-    build->sections = calloc(count, sizeof *build->sections);
-    build->index = calloc(count, sizeof *build->index);
-    if (build->sources && build->sections && build->index)
+static fmk_status build_new(struct build *build, struct fmk_context *ctx, void *native,
+                            const fmk_weight_desc *desc) {
+    size_t count = (size_t)desc->num_parts;
+    *build = (struct build){
+        .ctx = ctx,
+        .native = native,
+        .desc = desc,
+        .sources = calloc(count, sizeof *build->sources),
+        .sections = calloc(count, sizeof *build->sections),
+        .index = calloc(count, sizeof *build->index),
+        .borrowed = calloc(count, sizeof *build->borrowed),
+        .copies = calloc(count, sizeof *build->copies),
+    };
+    if (build->sources && build->sections && build->index && build->borrowed && build->copies)
         return FMK_OK;
     build_free(build);
     return fmk_no_memory(count * sizeof *build->sources, "the parts of a weight");
@@ -376,39 +388,37 @@ fmk_status fmk_weight_pack(struct fmk_weight **out, struct fmk_queue *queue, con
     struct build build;
     struct fmk_weight *weight = NULL;
     uint64_t size;
-    fmk_status status = build_new(&build, desc->num_parts);
+    fmk_status status = build_new(&build, queue->ctx, queue->native, desc);
     if (status)
         return status;
     status =
         fmk_weight_new(&weight, queue->ctx, desc->num_parts, desc->num_experts, desc->flags & FMK_WEIGHT_GLU);
-    if (!status)
-        status = make_shape(desc, true, build.sources, &weight->projection, build.index);
-    if (!status)
-        status = place_all(desc, build.sources, &weight->projection, build.index, build.sections, &size);
-    if (!status)
-        status = fmk_weight_give_storage(weight, queue, desc, size);
-    if (!status)
-        status = fill(weight, desc, build.sources, build.sections);
+    if (!status) {
+        status = make_shape(&build, true, &weight->projection);
+        if (!status)
+            status = place_all(&build, &weight->projection, &size);
+        if (!status)
+            status = fmk_weight_give_storage(weight, queue, desc, size);
+        if (!status)
+            status = fill(weight, queue, &build);
+        status = fmk_weight_finish(weight, queue, status, out);
+    }
     build_free(&build);
-    if (status)
-        fmk_weight_destroy(weight, queue);
-    else
-        *out = weight;
     return status;
 }
 
-fmk_status fmk_weight_shape(const fmk_weight_desc *desc, bool read_data, struct fmk_projection *shape,
-                            uint64_t *size) {
+fmk_status fmk_weight_shape(struct fmk_context *ctx, const fmk_weight_desc *desc, bool read_data,
+                            struct fmk_projection *shape, uint64_t *size) {
     struct build build;
     shape->parts = calloc((size_t)desc->num_parts, sizeof *shape->parts);
     if (!shape->parts)
         return fmk_no_memory(sizeof *shape->parts, "the parts of a weight");
-    fmk_status status = build_new(&build, desc->num_parts);
+    fmk_status status = build_new(&build, ctx, NULL, desc);
     if (status)
         return status;
-    status = make_shape(desc, read_data, build.sources, shape, build.index);
+    status = make_shape(&build, read_data, shape);
     if (!status)
-        status = place_all(desc, build.sources, shape, build.index, build.sections, size);
+        status = place_all(&build, shape, size);
     build_free(&build);
     return status;
 }
@@ -429,19 +439,27 @@ fmk_status fmk_weight_retain(fmk_weight *weight) {
 }
 
 void fmk_weight_destroy(fmk_weight *weight, fmk_queue *queue) {
-    (void)queue; /* on the CPU nothing is in flight after a call returned */
     if (!weight || atomic_fetch_sub(&weight->references, 1) > 1)
         return;
+    struct fmk_context *ctx = weight->ctx;
+    /* A caller's allocator knows of streams; our own memory goes back when nothing uses it any more. */
+    bool wait = weight->owns_storage && !ctx->allocator.release;
+    if (ctx->backend->retire)
+        ctx->backend->retire(ctx, wait ? queue : NULL, weight->pending);
     if (weight->owns_storage)
-        fmk_context_release(weight->ctx, weight->native, weight->storage, weight->storage_size);
+        fmk_context_release(ctx, queue ? queue->native : weight->native, weight->storage,
+                            weight->storage_size);
     fmk_checkpoint_release(weight->source);
-    fmk_context_destroy(weight->ctx);
+    fmk_context_destroy(ctx);
     free(weight->projection.parts);
     free(weight->infos);
     free(weight);
 }
 
 fmk_status fmk_weight_ready(fmk_weight *weight, int32_t wait) {
-    (void)wait;
-    return weight ? fmk_context_alive(weight->ctx) : fmk_fail(FMK_EINVAL, "weight is NULL");
+    if (!weight)
+        return fmk_fail(FMK_EINVAL, "weight is NULL");
+    fmk_status status = fmk_context_alive(weight->ctx);
+    return status || !weight->pending ? status
+                                      : weight->ctx->backend->ready(weight->ctx, weight->pending, wait);
 }

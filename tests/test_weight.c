@@ -297,7 +297,7 @@ static void test_packed_damage(void **state) {
         struct matrix in = random_matrix(FMK_F32, 2, 256, 256, &rng), out = matrix(FMK_F32, 2, 64, 64);
         fmk_part packed = {.struct_size = sizeof packed, .format = FMK_FORMAT_PACKED};
         fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = &packed, .num_parts = 1};
-        int refused = 0, header = 48 + 96;
+        int refused = 0, header = 48 + 104;
         for (int i = 0; i < 8 * header; i++) {
             memcpy(exact, bytes, size);
             exact[i / 8] ^= (uint8_t)(1 << i % 8);

@@ -22,7 +22,10 @@ fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const fmk_lin
     fmk_status status = fmk_weight_check(queue, weight);
     if (!status && !max)
         status = fmk_fail(FMK_EINVAL, "max is NULL");
-    return status ? status : fmk_call_check(&weight->projection, max, false, &call);
+    if (status || (status = fmk_call_check(&weight->projection, max, false, &call)))
+        return status;
+    const struct fmk_backend_row *backend = queue->ctx->backend;
+    return backend->prepare ? backend->prepare(queue, &weight->projection, &call) : FMK_OK;
 }
 
 fmk_status fmk_workspace_size(const fmk_weight *weight, const fmk_linear_args *args, uint64_t *least,
@@ -52,7 +55,7 @@ fmk_status fmk_can_run(fmk_context *ctx, const fmk_weight_desc *desc, const fmk_
     struct fmk_projection shape;
     struct fmk_call call;
     uint64_t storage;
-    status = fmk_weight_shape(&d, false, &shape, &storage);
+    status = fmk_weight_shape(ctx, &d, false, &shape, &storage);
     if (!status)
         status = fmk_call_check(&shape, args, false, &call);
     free(shape.parts);
@@ -87,8 +90,8 @@ static void explain_part(struct text *text, const struct fmk_query *query, const
     for (int32_t r = 0; (row = fmk_kernel_row(r)) != chosen; r++) {
         char objection[128];
         const struct fmk_layout *layout = fmk_layout_by_id(row->layout);
-        if (layout && layout->family != query->part->layout->family)
-            continue; /* not a candidate: it multiplies other weights */
+        if (row->backend != query->backend || (layout && layout->family != query->part->layout->family))
+            continue; /* not a candidate: it multiplies other weights, or elsewhere */
         if (fmk_kernel_objects(row, query, objection, sizeof objection))
             say(text, "    not %s: %s\n", row->name, objection);
     }
@@ -104,8 +107,8 @@ fmk_status fmk_explain(const fmk_weight *weight, const fmk_linear_args *args, ch
         return status;
     struct text text = {out, cap, 0};
     for (int32_t i = 0; i < weight->projection.num_parts; i++) {
-        struct fmk_query query = {weight->ctx->backend->id, weight->ctx->features,
-                                  &weight->projection.parts[i], call.args.flags};
+        uint64_t workspace = call.args.workspace.handle ? call.args.workspace.size : UINT64_MAX;
+        struct fmk_query query = fmk_kernel_query(weight->ctx, &weight->projection, &call, i, workspace);
         explain_part(&text, &query, &weight->infos[i], i);
     }
     if (needed)

@@ -25,16 +25,16 @@ fmk_status fmk_weight_storage(fmk_context *ctx, const fmk_weight_desc *desc, uin
     if (!ctx || !size || !align)
         return fmk_fail(FMK_EINVAL, "%s is NULL", !ctx ? "ctx" : !size ? "size" : "align");
     *size = 0;
-    *align = FMK_STORAGE_ALIGN;
+    *align = ctx->backend->storage_align;
     fmk_weight_desc d;
     fmk_part first;
     fmk_status status = fmk_context_alive(ctx);
     if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
         return status;
     if (first.format == FMK_FORMAT_PACKED)
-        return fmk_packed_storage(&d, &first, size);
+        return fmk_packed_storage(ctx, &d, &first, size);
     struct fmk_projection shape;
-    status = fmk_weight_shape(&d, true, &shape, size);
+    status = fmk_weight_shape(ctx, &d, true, &shape, size);
     free(shape.parts);
     return status;
 }
@@ -80,8 +80,8 @@ fmk_status fmk_weight_export(fmk_weight *weight, void *host, uint64_t capacity, 
     if (capacity < *size)
         return fmk_fail(FMK_EINVAL, "capacity %llu is less than the %llu packed bytes",
                         (unsigned long long)capacity, (unsigned long long)*size);
-    fmk_packed_write(weight, host);
-    return FMK_OK;
+    fmk_status status = fmk_weight_ready(weight, 1);
+    return status ? status : fmk_packed_write(weight, host);
 }
 
 /* Checks [rows][k] of out_type at `out` and fills in the stride. */

@@ -90,7 +90,7 @@ fmk_status fmk_checkpoint_entry_at(const fmk_checkpoint *c, int32_t index, fmk_e
                        .bytes = d.bytes};
     struct fmk_source source;
     if (!status && d.kind == FMK_ENTRY_MATRIX &&
-        (status = fmk_source_init(&source, &d.part, d.num_experts, true)) == FMK_OK &&
+        (status = fmk_source_init(&source, &d.part, d.num_experts, FMK_SOURCE_READ)) == FMK_OK &&
         source.family == FMK_FAMILY_INT4) {
         out->act_order = source.act_order;
         out->symmetric = source.symmetric;

@@ -1,76 +1,9 @@
-/* int4.x8: grouped INT4 with eight rows interleaved (x8.h). Groups lie in runs of whole chunks. Where the
- * source has them so, K is as it was; otherwise (act-order, a group size or a shard's first k that is not a
- * multiple of 32) k_index sorts K by group, stably, and pads each group to whole chunks. */
+/* int4.x8: grouped INT4 with eight rows interleaved (x8.h). Groups lie in runs of whole chunks
+ * (formats/int4_groups.h). */
 #include "x8.h"
 #include "layouts.h"
+#include "../formats/int4_groups.h"
 #include "../half.h"
-
-static int64_t group_of(const struct fmk_source *source, int64_t expert, int64_t k) {
-    if (!source->act_order)
-        return (source->part.k_begin + k) / source->part.group_size;
-    return fmk_int4_group(source, expert, k);
-}
-
-/* Groups are counted this many at a time, so that no memory is needed. */
-enum { WINDOW = 1024 };
-
-/* Where weights of the groups first .. first+WINDOW-1 can lie: anywhere in act-order, else in a run. */
-static void window_of(const struct fmk_source *source, int64_t first, int64_t *k, int64_t *end) {
-    *k = 0;
-    *end = source->k;
-    if (source->act_order)
-        return;
-    int64_t size = source->part.group_size, begin = source->part.k_begin;
-    *k = fmk_max(0, first * size - begin);
-    *end = fmk_min(source->k, (first + WINDOW) * size - begin);
-}
-
-/* Weights of the shard in each of the groups first .. first+WINDOW-1. */
-static void count_groups(const struct fmk_source *source, int64_t expert, int64_t first,
-                         int32_t count[WINDOW]) {
-    int64_t k, end;
-    memset(count, 0, WINDOW * sizeof *count);
-    for (window_of(source, first, &k, &end); k < end; k++) {
-        int64_t group = group_of(source, expert, k);
-        if (group >= first && group < first + WINDOW)
-            count[group - first]++;
-    }
-}
-
-/* Whether runs of group_size, as they lie in the file, are whole chunks. */
-static bool regular(const struct fmk_source *source) {
-    int64_t size = source->part.group_size, begin = source->part.k_begin;
-    if (source->act_order)
-        return false;
-    return begin / size == (begin + source->k - 1) / size || (size % 32 == 0 && begin % size == 0);
-}
-
-/* How the groups of the experts seen so far fill chunks, each group from a new chunk on. */
-struct grouping {
-    int64_t chunks; /* of the expert with the most */
-    int64_t common; /* that each group takes, but for an expert's last, which may take fewer; 0 = unequal */
-};
-
-static void add_expert(const struct fmk_source *source, int64_t expert, struct grouping *grouping) {
-    int32_t count[WINDOW];
-    int64_t chunks = 0, last = 0;
-    for (int64_t first = 0; first < source->groups; first += WINDOW) {
-        count_groups(source, expert, first, count);
-        for (int64_t g = 0; g < WINDOW; g++) {
-            if (!count[g])
-                continue;
-            if (last && last != grouping->common)
-                grouping->common = 0; /* what looked like the last group was not */
-            last = (count[g] + 31) / 32;
-            chunks += last;
-            if (grouping->common < 0)
-                grouping->common = last;
-            if (last > grouping->common)
-                grouping->common = 0;
-        }
-    }
-    grouping->chunks = fmk_max(grouping->chunks, chunks);
-}
 
 static int64_t panel_bytes(const struct fmk_packed *packed) {
     int64_t chunks = packed->k_packed / 32, blocks = (chunks + packed->chunks - 1) / packed->chunks;
@@ -78,18 +11,12 @@ static int64_t panel_bytes(const struct fmk_packed *packed) {
 }
 
 static bool shape(const struct fmk_source *source, struct fmk_packed *packed, bool *index) {
-    struct grouping grouping = {0, -1};
-    *index = !regular(source);
-    if (*index) {
-        for (int64_t e = 0; e < source->experts; e++)
-            add_expert(source, e, &grouping);
-    } else {
-        grouping.chunks = (source->k + 31) / 32;
-        grouping.common = (source->part.group_size + 31) / 32;
-    }
+    struct fmk_int4_groups groups;
+    fmk_int4_groups(source, &groups);
+    *index = groups.index;
     packed->dtype = source->part.scales.dtype;
-    packed->chunks = (int32_t)fmk_min(fmk_max(grouping.common, 1), grouping.chunks);
-    packed->k_packed = 32 * grouping.chunks;
+    packed->chunks = (int32_t)fmk_min(fmk_max(groups.common, 1), groups.chunks);
+    packed->k_packed = 32 * groups.chunks;
     return packed->k_packed <= INT32_MAX &&
            fmk_x8_sizes(source->n, source->experts, panel_bytes(packed), packed);
 }
@@ -107,22 +34,7 @@ static bool valid(const struct fmk_packed *packed) {
 
 static void index_groups(const struct fmk_source *source, const struct fmk_packed *packed, int64_t expert,
                          int32_t *k_index) {
-    int32_t count[WINDOW];
-    int64_t place[WINDOW], end = 0;
-    memset(k_index, -1, (size_t)packed->k_packed * sizeof *k_index);
-    for (int64_t first = 0; first < source->groups; first += WINDOW) {
-        count_groups(source, expert, first, count);
-        for (int64_t g = 0; g < WINDOW; g++) {
-            place[g] = end;
-            end += fmk_round_up(count[g], 32);
-        }
-        int64_t k, stop;
-        for (window_of(source, first, &k, &stop); k < stop; k++) {
-            int64_t group = group_of(source, expert, k);
-            if (group >= first && group < first + WINDOW)
-                k_index[place[group - first]++] = (int32_t)k;
-        }
-    }
+    fmk_int4_index(source, packed->k_packed, expert, k_index);
 }
 
 typedef uint64_t words2 __attribute__((vector_size(16)));
@@ -162,7 +74,7 @@ static void pack_header(const struct fmk_source *source, const struct fmk_packed
     if (k < 0)
         return;
     uint32_t bits[8];
-    int64_t group = group_of(source, expert, k);
+    int64_t group = fmk_int4_scale_row(source, expert, k);
     fmk_int4_scale_bits(source, expert, row, rows, group, bits);
     for (int32_t r = 0; r < rows; r++) {
         uint16_t half = (uint16_t)bits[r];
@@ -243,6 +155,7 @@ static void decode(const struct fmk_packed *packed, const uint8_t *data, int64_t
 const struct fmk_layout fmk_layout_int4_x8 = {
     .id = FMK_LAYOUT_INT4_X8,
     .name = "int4.x8",
+    .backends = 1u << FMK_BACKEND_CPU,
     .family = FMK_FAMILY_INT4,
     .panel_rows = 8,
     .k_multiple = 32,

@@ -82,6 +82,7 @@ static void decode(const struct fmk_packed *packed, const uint8_t *data, int64_t
 const struct fmk_layout fmk_layout_q4k_x8 = {
     .id = FMK_LAYOUT_Q4_K_X8,
     .name = "q4_k.x8",
+    .backends = 1u << FMK_BACKEND_CPU,
     .family = FMK_FAMILY_Q4_K,
     .panel_rows = 8,
     .k_multiple = FMK_SUPER_BLOCK,

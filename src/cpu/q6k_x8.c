@@ -87,6 +87,7 @@ static void decode(const struct fmk_packed *packed, const uint8_t *data, int64_t
 const struct fmk_layout fmk_layout_q6k_x8 = {
     .id = FMK_LAYOUT_Q6_K_X8,
     .name = "q6_k.x8",
+    .backends = 1u << FMK_BACKEND_CPU,
     .family = FMK_FAMILY_Q6_K,
     .panel_rows = 8,
     .k_multiple = FMK_SUPER_BLOCK,

@@ -73,7 +73,8 @@ static inline bool fmk_x8_sizes(int64_t n, int32_t experts, int64_t panel, struc
 /* Whether the sizes in `packed` are those that follow from its n, experts and a panel of so many bytes. */
 static inline bool fmk_x8_valid(const struct fmk_packed *packed, int64_t panel) {
     struct fmk_packed own;
-    return fmk_x8_sizes(packed->n, packed->experts, panel, &own) && packed->stride == own.stride &&
+    return !packed->has_zeros && fmk_x8_sizes(packed->n, packed->experts, panel, &own) &&
+           packed->stride == own.stride &&
            packed->expert_stride == own.expert_stride && packed->bytes == own.bytes;
 }
 

@@ -3,6 +3,7 @@
 
 #include "../abi.h"
 #include "../error.h"
+#include "../floats.h"
 #include "format.h"
 
 #include <stdlib.h>
@@ -138,13 +139,14 @@ static fmk_status check_numbers(struct fmk_source *source, const struct fmk_form
 }
 
 /* Where a tensor of `bytes` bytes an expert lies. */
-static fmk_status check_place(const fmk_tensor *tensor, const char *name, int64_t bytes, const char *shape,
-                              int32_t num_experts) {
-    if (tensor->memory == FMK_MEM_DEVICE)
+static fmk_status check_place(const struct fmk_source *source, const fmk_tensor *tensor, const char *name,
+                              int64_t bytes, const char *shape, int32_t num_experts) {
+    if (tensor->memory == FMK_MEM_DEVICE && !source->accepts_device)
         return fmk_fail(FMK_EUNSUPPORTED, "%s.memory DEVICE: accepted are HOST and HOST_PINNED", name);
-    if (tensor->memory != FMK_MEM_HOST && tensor->memory != FMK_MEM_HOST_PINNED)
-        return fmk_fail(FMK_EINVAL, "%s.memory %d: accepted are HOST (0) and HOST_PINNED (1)", name,
-                        tensor->memory);
+    if (tensor->memory < FMK_MEM_HOST || tensor->memory > FMK_MEM_DEVICE)
+        return fmk_fail(FMK_EINVAL, "%s.memory %d: accepted are HOST (0)%s HOST_PINNED (1)%s", name,
+                        tensor->memory, source->accepts_device ? "," : " and",
+                        source->accepts_device ? " and DEVICE (2)" : "");
     if (!num_experts && tensor->expert_stride)
         return fmk_fail(FMK_EINVAL, "%s.expert_stride %llu: without experts accepted is 0", name,
                         (unsigned long long)tensor->expert_stride);
@@ -214,7 +216,7 @@ static fmk_status check_qweight(struct fmk_source *source, const struct fmk_form
         return source->has_data
                    ? fmk_fail(FMK_EINVAL, "qweight.data.handle 0: the tensor %s is required", ops->shape)
                    : FMK_OK;
-    return check_place(&part->qweight, "qweight", bytes, ops->shape, num_experts);
+    return check_place(source, &part->qweight, "qweight", bytes, ops->shape, num_experts);
 }
 
 static fmk_status check_scales(struct fmk_source *source, const struct fmk_format_ops *ops,
@@ -237,19 +239,20 @@ static fmk_status check_scales(struct fmk_source *source, const struct fmk_forma
         return source->has_data
                    ? fmk_fail(FMK_EINVAL, "scales.data.handle 0: the tensor [groups][n] is required")
                    : FMK_OK;
-    return check_place(&part->scales, "scales", bytes, "[groups][n]", num_experts);
+    return check_place(source, &part->scales, "scales", bytes, "[groups][n]", num_experts);
 }
 
 /* An optional tensor of i32: [rows][columns]. */
-static fmk_status check_integers(const fmk_part *part, fmk_tensor *tensor, const char *name, int64_t rows,
-                                 int64_t columns, const char *shape, int32_t num_experts) {
+static fmk_status check_integers(struct fmk_source *source, fmk_tensor *tensor, const char *name,
+                                 int64_t rows, int64_t columns, const char *shape, int32_t num_experts) {
+    const fmk_part *part = &source->part;
     if (!tensor->data.handle)
         return FMK_OK;
     int64_t bytes = 0;
     fmk_status status = check_dtype(tensor, name, FMK_I32, 1u << FMK_I32, "is I32");
     if (!status)
         status = check_product(fmk_mul(rows, columns, &bytes) && fmk_mul(bytes, 4, &bytes), part, name);
-    return status ? status : check_place(tensor, name, bytes, shape, num_experts);
+    return status ? status : check_place(source, tensor, name, bytes, shape, num_experts);
 }
 
 static fmk_status check_zeros(struct fmk_source *source, const struct fmk_format_ops *ops,
@@ -259,19 +262,23 @@ static fmk_status check_zeros(struct fmk_source *source, const struct fmk_format
         fmk_status status = refuse_tensor(&part->qzeros, "qzeros", ops);
         return status ? status : refuse_tensor(&part->g_idx, "g_idx", ops);
     }
-    fmk_status status = check_integers(part, &part->qzeros, "qzeros", source->groups, (part->n + 7) / 8,
+    fmk_status status = check_integers(source, &part->qzeros, "qzeros", source->groups, (part->n + 7) / 8,
                                        "i32 [groups][n/8]", num_experts);
-    return status ? status : check_integers(part, &part->g_idx, "g_idx", 1, part->k, "i32 [k]", num_experts);
+    return status ? status
+                  : check_integers(source, &part->g_idx, "g_idx", 1, part->k, "i32 [k]", num_experts);
 }
 
-static fmk_status check_bias(fmk_part *part, const struct fmk_format_ops *ops, int32_t num_experts) {
+static fmk_status check_bias(struct fmk_source *source, const struct fmk_format_ops *ops,
+                             int32_t num_experts) {
+    fmk_part *part = &source->part;
     if (!part->bias.data.handle)
         return FMK_OK;
     fmk_dtype prescribed = ops->bias_dtype ? ops->bias_dtype : part->qweight.dtype;
     fmk_status status = check_dtype(&part->bias, "bias", prescribed, FLOATS, "are F32, F16 and BF16");
     if (status)
         return status;
-    return check_place(&part->bias, "bias", part->n * fmk_dtype_size(part->bias.dtype), "[n]", num_experts);
+    return check_place(source, &part->bias, "bias", part->n * fmk_dtype_size(part->bias.dtype), "[n]",
+                       num_experts);
 }
 
 static fmk_status read_order(const struct fmk_source *source) {
@@ -304,9 +311,11 @@ static fmk_status read_order(const struct fmk_source *source) {
 }
 
 fmk_status fmk_source_init(struct fmk_source *source, const fmk_part *part, int32_t num_experts,
-                           bool read_data) {
-    *source =
-        (struct fmk_source){.part = *part, .experts = num_experts ? num_experts : 1, .has_data = read_data};
+                           uint32_t flags) {
+    *source = (struct fmk_source){.part = *part,
+                                  .experts = num_experts ? num_experts : 1,
+                                  .has_data = flags & FMK_SOURCE_READ,
+                                  .accepts_device = flags & FMK_SOURCE_DEVICE};
     fmk_part *own = &source->part;
     fmk_status status = check_format(own);
     if (status)
@@ -321,10 +330,10 @@ fmk_status fmk_source_init(struct fmk_source *source, const fmk_part *part, int3
     source->k = own->k_end - own->k_begin;
     if ((status = check_qweight(source, ops, num_experts)) ||
         (status = check_scales(source, ops, num_experts)) ||
-        (status = check_zeros(source, ops, num_experts)) || (status = check_bias(own, ops, num_experts)))
+        (status = check_zeros(source, ops, num_experts)) || (status = check_bias(source, ops, num_experts)))
         return status;
     status =
-        check_integers(own, &own->n_order, "n_order", 1, source->n, "i32 [n_end - n_begin]", num_experts);
+        check_integers(source, &own->n_order, "n_order", 1, source->n, "i32 [n_end - n_begin]", num_experts);
     if (status)
         return status;
     if (ops->zeros) {
@@ -334,17 +343,31 @@ fmk_status fmk_source_init(struct fmk_source *source, const fmk_part *part, int3
     } else if (ops->scales) {
         source->symmetric = true;
     }
-    if (!read_data)
+    if (!source->has_data)
         return FMK_OK;
     if (ops->read && (status = ops->read(source)))
         return status;
     return read_order(source);
 }
 
+void fmk_source_tensors(struct fmk_source *source, struct fmk_source_tensor out[FMK_SOURCE_TENSORS]) {
+    fmk_part *part = &source->part;
+    int64_t qweight = 0;
+    find_ops(part->format)->bytes(source, &qweight);
+    struct fmk_source_tensor own[FMK_SOURCE_TENSORS] = {
+        {"qweight", &part->qweight, qweight},
+        {"scales", &part->scales, source->groups * part->n * fmk_dtype_size(part->scales.dtype)},
+        {"qzeros", &part->qzeros, source->groups * ((part->n + 7) / 8) * 4},
+        {"g_idx", &part->g_idx, part->k * 4},
+        {"bias", &part->bias, part->n * fmk_dtype_size(part->bias.dtype)},
+        {"n_order", &part->n_order, source->n * 4},
+    };
+    memcpy(out, own, sizeof own);
+}
+
 /* ---- what the packers read ---- */
 
-/* Row of the whole tensor that is the shard's row `row`. */
-static int64_t file_row(const struct fmk_source *source, int64_t expert, int64_t row) {
+int64_t fmk_source_file_row(const struct fmk_source *source, int64_t expert, int64_t row) {
     const uint8_t *order = fmk_tensor_data(&source->part.n_order, expert);
     return source->part.n_begin + (order ? fmk_load_i32(order + 4 * row) : row);
 }
@@ -353,8 +376,15 @@ const uint8_t *fmk_source_row(const struct fmk_source *source, int64_t expert, i
     const fmk_part *part = &source->part;
     const struct fmk_format_ops *ops = find_ops(part->format);
     return fmk_tensor_data(&part->qweight, expert) +
-           file_row(source, expert, row) * ops->row_bytes(source, part->k) +
+           fmk_source_file_row(source, expert, row) * ops->row_bytes(source, part->k) +
            ops->row_bytes(source, part->k_begin);
+}
+
+void fmk_source_bias(const struct fmk_source *source, int64_t expert, float *out) {
+    const fmk_tensor *bias = &source->part.bias;
+    const uint8_t *from = fmk_tensor_data(bias, expert);
+    for (int64_t row = 0; row < source->n; row++)
+        fmk_load_floats(from, bias->dtype, fmk_source_file_row(source, expert, row), 1, out + row);
 }
 
 int32_t fmk_int4_group(const struct fmk_source *source, int64_t expert, int64_t k) {
@@ -371,7 +401,7 @@ void fmk_int4_codes(const struct fmk_source *source, int64_t expert, int64_t row
     enum { RUN = 256 };
     int64_t column[8];
     for (int32_t r = 0; r < rows; r++)
-        column[r] = file_row(source, expert, row + r);
+        column[r] = fmk_source_file_row(source, expert, row + r);
     int32_t k_begin = (int32_t)source->part.k_begin, in_file[RUN];
     for (int64_t done = 0; done < count; done += RUN) {
         int64_t now = fmk_min(RUN, count - done);
@@ -388,7 +418,7 @@ void fmk_int4_scale_bits(const struct fmk_source *source, int64_t expert, int64_
     int64_t size = fmk_dtype_size(part->scales.dtype);
     const uint8_t *scales = fmk_tensor_data(&part->scales, expert) + group * part->n * size;
     for (int32_t r = 0; r < rows; r++) {
-        int64_t column = ops->scale_column(source, file_row(source, expert, row + r));
+        int64_t column = ops->scale_column(source, fmk_source_file_row(source, expert, row + r));
         out[r] = 0;
         memcpy(&out[r], scales + column * size, (size_t)size);
     }
@@ -398,5 +428,5 @@ void fmk_int4_zeros(const struct fmk_source *source, int64_t expert, int64_t row
                     uint8_t *out) {
     const struct fmk_format_ops *ops = find_ops(source->part.format);
     for (int32_t r = 0; r < rows; r++)
-        out[r] = ops->zero(source, expert, file_row(source, expert, row + r), group);
+        out[r] = ops->zero(source, expert, fmk_source_file_row(source, expert, row + r), group);
 }

@@ -11,7 +11,19 @@ enum fmk_layout_id {                            /* written into exported bytes: 
                      FMK_LAYOUT_Q6_K_ROWS = 3,
                      FMK_LAYOUT_Q4_K_X8 = 4, /* eight rows interleaved: see cpu/q4k_x8.h */
                      FMK_LAYOUT_Q6_K_X8 = 5,
-                     FMK_LAYOUT_INT4_X8 = 6
+                     FMK_LAYOUT_INT4_X8 = 6,
+                     FMK_LAYOUT_Q4_K_T16 = 7, /* for tensor cores: see kernels/layout.h */
+                     FMK_LAYOUT_Q6_K_T16 = 8,
+                     FMK_LAYOUT_INT4_T16 = 9
+};
+
+/* In the device's memory, written when the part is packed: half precision has a smaller range than a weight.
+ */
+struct fmk_range {
+    float largest; /* no weight of any expert is larger in magnitude */
+    float scale;   /* 2^e, 1 where f16 holds every weight */
+    float inverse; /* 2^-e: weights times this are in f16's range */
+    float zero;    /* 0 */
 };
 
 /* One part in memory. The numbers are all that is needed to find any weight; they are what an export
@@ -22,6 +34,7 @@ struct fmk_packed {
     int64_t k_packed; /* k in packed order: with each group padded to whole chunks; else k */
     fmk_dtype dtype;  /* dense: of the weights. int4: of the scales */
     int32_t chunks;   /* int4: chunks of 32 weights that share one scale */
+    bool has_zeros;   /* int4.t16: zero points are stored, not all 8 */
     int32_t experts;
     uint64_t stride;        /* bytes from row to row, or from panel to panel of 8 rows */
     uint64_t expert_stride; /* bytes from expert to expert */
@@ -32,14 +45,17 @@ struct fmk_packed {
     const int32_t *k_index; /* [experts][k_packed]: the k of each packed position, -1 = padding; NULL =
                                identity */
     const float *bias;      /* [experts][n], or NULL */
+    const struct fmk_range *range; /* t16 layouts: on the device; else NULL */
 };
 
 struct fmk_layout {
     enum fmk_layout_id id;
-    const char *name; /* "q4_k.x8" */
+    const char *name;  /* "q4_k.x8" */
+    uint32_t backends; /* a bit per fmk_backend: whose kernels read it */
     enum fmk_family family;
     bool in_place;      /* the file's own bytes: can be borrowed */
-    int32_t panel_rows; /* 1, or 8 rows interleaved */
+    bool range;         /* packed->range is kept */
+    int32_t panel_rows; /* 1, or how many rows are interleaved */
     int32_t k_multiple; /* of packed k: 1, 32, 256 */
     /* Fills in the numbers of `packed` (k_packed, dtype, chunks, stride, expert_stride, bytes) for packed
      * bytes of its own; *index: k_index is needed. False when the sizes overflow. */
@@ -50,7 +66,8 @@ struct fmk_layout {
     void (*index)(const struct fmk_source *source, const struct fmk_packed *packed, int64_t expert,
                   int32_t *k_index);
     /* Packs rows row .. row+rows-1 (a multiple of panel_rows, except at the end) of one expert; dst is the
-     * expert's first byte. k_index is the expert's, or NULL. Any two disjoint calls may run at once. */
+     * expert's first byte. k_index is the expert's, or NULL. Any two disjoint calls may run at once. NULL, as
+     * decode, in layouts that only a device packs and reads. */
     void (*pack)(const struct fmk_source *source, const struct fmk_packed *packed, const int32_t *k_index,
                  int64_t expert, int64_t row, int64_t rows, uint8_t *dst);
     /* out[0..count) = W[row][k .. k+count) in packed order; data is the expert's first byte. k is a multiple
@@ -62,7 +79,7 @@ struct fmk_layout {
 
 /* The rows of layouts.c; NULL for an unknown id. */
 const struct fmk_layout *fmk_layout_by_id(int32_t id);
-/* The layout in which this source is kept: in place when borrowing is asked for and possible. */
-const struct fmk_layout *fmk_layout_choose(enum fmk_family family, bool borrow);
+/* The layout in which a backend keeps a source: in place when borrowing is asked for and possible. */
+const struct fmk_layout *fmk_layout_choose(fmk_backend backend, enum fmk_family family, bool borrow);
 
 #endif

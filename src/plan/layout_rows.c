@@ -45,7 +45,7 @@ static bool valid(const struct fmk_packed *packed) {
         return false;
     int64_t row = row_bytes(packed->layout->family, packed->dtype, packed->k);
     return row && set_sizes(&want, packed->n, packed->experts, row) && packed->k_packed == packed->k &&
-           packed->chunks == 0 && packed->stride == want.stride &&
+           packed->chunks == 0 && !packed->has_zeros && packed->stride == want.stride &&
            packed->expert_stride == want.expert_stride && packed->bytes == want.bytes;
 }
 
@@ -86,6 +86,7 @@ static void decode_q6k(const struct fmk_packed *packed, const uint8_t *data, int
 const struct fmk_layout fmk_layout_dense_rows = {
     .id = FMK_LAYOUT_DENSE_ROWS,
     .name = "dense.rows",
+    .backends = 1u << FMK_BACKEND_CPU | 1u << FMK_BACKEND_CUDA,
     .family = FMK_FAMILY_DENSE,
     .in_place = true,
     .panel_rows = 1,
@@ -99,6 +100,7 @@ const struct fmk_layout fmk_layout_dense_rows = {
 const struct fmk_layout fmk_layout_q4k_rows = {
     .id = FMK_LAYOUT_Q4_K_ROWS,
     .name = "q4_k.rows",
+    .backends = 1u << FMK_BACKEND_CPU,
     .family = FMK_FAMILY_Q4_K,
     .in_place = true,
     .panel_rows = 1,
@@ -112,6 +114,7 @@ const struct fmk_layout fmk_layout_q4k_rows = {
 const struct fmk_layout fmk_layout_q6k_rows = {
     .id = FMK_LAYOUT_Q6_K_ROWS,
     .name = "q6_k.rows",
+    .backends = 1u << FMK_BACKEND_CPU,
     .family = FMK_FAMILY_Q6_K,
     .in_place = true,
     .panel_rows = 1,

@@ -1,11 +1,13 @@
 /* The table of layouts, and the choice among them. */
 #include "../cpu/layouts.h"
+#include "../cuda/layouts.h"
 #include "layout_rows.h"
 
-/* Of a family's rows, the first that is not in place is the one to pack into; the kernels that read it are
- * the fastest. */
+/* Of a backend's and family's rows, the first that is not in place is the one to pack into; the kernels that
+ * read it are the fastest. */
 static const struct fmk_layout *const table[] = {
     &fmk_layout_q4k_x8,     &fmk_layout_q6k_x8,   &fmk_layout_int4_x8,
+    &fmk_layout_q4k_t16,    &fmk_layout_q6k_t16,  &fmk_layout_int4_t16,
     &fmk_layout_dense_rows, &fmk_layout_q4k_rows, &fmk_layout_q6k_rows,
 };
 
@@ -18,14 +20,14 @@ const struct fmk_layout *fmk_layout_by_id(int32_t id) {
     return NULL;
 }
 
-const struct fmk_layout *fmk_layout_choose(enum fmk_family family, bool borrow) {
+const struct fmk_layout *fmk_layout_choose(fmk_backend backend, enum fmk_family family, bool borrow) {
     const struct fmk_layout *only = NULL;
     for (int i = 0; i < ROWS; i++) {
-        if (table[i]->family != family)
+        if (table[i]->family != family || !(table[i]->backends >> backend & 1))
             continue;
         if (table[i]->in_place == borrow)
             return table[i];
-        only = table[i]; /* dense has only rows, int4 only x8 */
+        only = table[i]; /* dense has only rows, int4 on the CPU only x8 */
     }
     return only;
 }
