@@ -123,8 +123,11 @@ enum {
     FMK_WEIGHT_GLU = 2     /* two parts of equal n: parts[0] is gate, parts[1] is up */
 };
 
-/* fmk_linear_args.flags. Bits 1 and 4 are reserved. */
+/* fmk_linear_args.flags. Bit 4 is reserved. */
 enum {
+    FMK_LINEAR_PDL = 1, /* CUDA: may begin, and fetch weights, while the kernel before it on the stream is
+                           still running (programmatic dependent launch): that kernel must not write the
+                           weight. Elsewhere it does nothing */
     FMK_LINEAR_BATCH_INVARIANT = 2, /* an output row's bits depend neither on m nor on its place */
     FMK_LINEAR_EXACT = 8,           /* no rounding of activations below float: relative L2 <= 1e-6 */
     FMK_LINEAR_REDUCE_TOP_K = 16,   /* out has one row per token: the sum over its top_k pairs, without
@@ -226,7 +229,9 @@ typedef struct {
 
 /* ---- linear: descriptors --------------------------------------------------------------------- */
 
-/* Which expert serves which row. A "pair" is token * top_k + slot. */
+/* Which expert serves which row. A "pair" is token * top_k + slot. On the CPU wrong offsets and pairs are
+ * refused. On a device they are read when the call executes: a pair that is out of range is skipped, offsets are
+ * cut to the rows that there are, and of a pair that comes twice the row is undefined. */
 typedef struct {
     uint32_t struct_size;
     fmk_route kind;
@@ -269,7 +274,10 @@ typedef struct {
                                    the activation; may be `out` itself when types and strides agree.
                                    REDUCE_TOP_K: one row per token, out's width, added to the sum */
     fmk_buffer in_rows;         /* i32 [m]: input row r is in[in_rows[r]] (last tokens for lm_head); with
-                                   routing NULL or NONE; entries must be >= 0 */
+                                   routing NULL or NONE; entries must be >= 0 and within `in`. Others are
+                                   refused on the CPU; on a device, where they are read when the call
+                                   executes, a negative one, or one past the end of an `in` whose size was
+                                   told, stands for a row of zeros */
     fmk_buffer m_dev;           /* i32 read when the call executes, 0 <= *m_dev <= m: the m really there
                                    (a larger value counts as m, a negative one as 0); what belongs to the
                                    rest is neither read nor written */
@@ -396,8 +404,10 @@ FMK_API fmk_status fmk_can_run(fmk_context *ctx, const fmk_weight_desc *desc, co
  * 1..args->m. Buffers in args are not looked at, other than which of them are present. */
 FMK_API fmk_status fmk_workspace_size(const fmk_weight *weight, const fmk_linear_args *args, uint64_t *least,
                                       uint64_t *best);
-/* Does all host-side set-up for calls up to `max`; after it fmk_linear neither allocates nor waits for
- * set-up. On the CPU there is none to do and it only checks. */
+/* Does all host-side set-up for calls of this weight, on this queue, like `max` with any m up to its own; after
+ * it fmk_linear neither allocates nor waits for set-up. CUDA: loads kernels and makes the cuBLAS handle;
+ * fmk_linear answers FMK_ENOTPREPARED where it was left out, and buffers that are given in `max` are checked to
+ * be memory of the device. On the CPU there is nothing to do and it only checks. */
 FMK_API fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *max);
 /* Enqueues one projection. Never allocates, locks a global, or reads the environment. */
 FMK_API fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *args);
@@ -408,7 +418,8 @@ FMK_API fmk_status fmk_rows(fmk_queue *queue, const fmk_weight *weight, const fm
  * used by gate/up and by down. Skipped ids are left out. */
 FMK_API fmk_status fmk_route_sort(fmk_queue *queue, const fmk_routing *ids, int64_t m, int32_t num_experts,
                                   const fmk_routing *out);
-/* Text: per part, the chosen kernel and each better one's objection. Writes at most cap bytes with the
+/* Text: per part, the chosen kernel and each better one's objection; without a workspace in args, as if it were
+ * large enough. Writes at most cap bytes with the
  * final 0; *needed (may be NULL) is set to the bytes that all of it takes. */
 FMK_API fmk_status fmk_explain(const fmk_weight *weight, const fmk_linear_args *args, char *text, size_t cap,
                                size_t *needed);

@@ -371,6 +371,8 @@ static void check_family(const struct fmk_kernel *kernel, const struct fmk_layou
 }
 
 static bool present(const struct fmk_kernel *kernel) {
+    if (kernel->backend != FMK_BACKEND_CPU)
+        return false;
     if (!(kernel->needs & ~fmk_cpu_features(NULL)))
         return true;
     char missing[64];

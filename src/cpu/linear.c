@@ -35,7 +35,7 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
     plan->slots = 0;
     plan->experts = w->num_experts ? w->num_experts : 1;
     for (int32_t p = 0; p < w->num_parts; p++) {
-        struct fmk_query query = {FMK_BACKEND_CPU, ctx->features, &w->parts[p], call->args.flags};
+        struct fmk_query query = fmk_kernel_query(ctx, w, call, p, 0);
         plan->kernel[p] = fmk_kernel_choose(&query);
         enum fmk_acts_form form = plan->kernel[p]->acts;
         int32_t s = 0;

@@ -10,35 +10,6 @@
 
 enum { OLDEST_CAPABILITY = 80, STAGING_BYTES = 64 << 20, MEMORY_ALIGN = 256 /* of cuMemAlloc */ };
 
-static const struct {
-    uint32_t bit;
-    const char *name;
-} words[] = {
-    {FMK_CUDA_SM90, "sm90"},
-    {FMK_CUDA_CUBLAS, "cublas"},
-};
-enum { WORDS = sizeof words / sizeof words[0] };
-
-static uint32_t disabled(const char *disable) {
-    uint32_t features = 0;
-    while (disable && *disable) {
-        size_t length = strcspn(disable, ", ");
-        for (int i = 0; i < WORDS; i++)
-            if (strlen(words[i].name) == length && !memcmp(words[i].name, disable, length))
-                features |= words[i].bit;
-        disable += length;
-        disable += strspn(disable, ", ");
-    }
-    return features;
-}
-
-static void feature_names(uint32_t features, char *text, size_t cap) {
-    text[0] = 0;
-    for (int i = 0; i < WORDS; i++)
-        if (features & words[i].bit)
-            snprintf(text + strlen(text), cap - strlen(text), "%s%s", text[0] ? "," : "", words[i].name);
-}
-
 /* ---- open ---- */
 
 static fmk_status find_device(struct fmk_context *ctx, int32_t index) {
@@ -103,13 +74,13 @@ static fmk_status describe_device(struct fmk_context *ctx) {
 
 static void choose_features(struct fmk_context *ctx, const char *disable) {
     struct fmk_cuda *cuda = fmk_cuda_of(ctx);
-    uint32_t off = disabled(disable);
+    uint32_t off = fmk_cuda_features_of(disable);
     if (cuda->capability >= 90)
         ctx->features |= FMK_CUDA_SM90;
     if (!(off & FMK_CUDA_CUBLAS) && (cuda->cublas = fmk_cublas_open()))
         ctx->features |= FMK_CUDA_CUBLAS;
     ctx->features &= ~off;
-    feature_names(ctx->features, ctx->info.features, sizeof ctx->info.features);
+    fmk_cuda_feature_names(ctx->features, ctx->info.features, sizeof ctx->info.features);
 }
 
 static fmk_status retain_primary(struct fmk_context *ctx) {

@@ -3,13 +3,11 @@
 #define FMK_CUDA_DEVICE_H
 
 #include "driver.h"
+#include "features.h"
 #include "modules.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
-
-/* In the words of fmk_context_desc.disable: "sm90", "cublas". */
-enum fmk_cuda_feature { FMK_CUDA_SM90 = 1, FMK_CUDA_CUBLAS = 2 };
 
 struct fmk_cublas;  /* cublas.h */
 struct fmk_staging; /* staging.h */

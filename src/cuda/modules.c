@@ -89,7 +89,19 @@ static const struct {
                                "rows_q4k",
                                "rows_q6k",
                            }},
-    [FMK_MODULE_ROWS] = {"rows", fmk_rows_sm80, fmk_rows_sm90, {NULL}},
+    [FMK_MODULE_ROWS] = {"rows",
+                         fmk_rows_sm80,
+                         fmk_rows_sm90,
+                         {
+                             "rows_gather",
+                             "rows_finish",
+                             "rows_reduce",
+                             "rows_route_small",
+                             "rows_route_clear",
+                             "rows_route_count",
+                             "rows_route_scan",
+                             "rows_route_place",
+                         }},
     [FMK_MODULE_PACK] = {"pack", fmk_pack_sm80, fmk_pack_sm90, {NULL}},
 };
 

@@ -8,8 +8,8 @@
 
 enum {
     MAX_TOP_K = 4096, /* bounds what one token's rows take */
-    KNOWN_FLAGS =
-        FMK_LINEAR_BATCH_INVARIANT | FMK_LINEAR_EXACT | FMK_LINEAR_REDUCE_TOP_K | FMK_LINEAR_REFERENCE
+    KNOWN_FLAGS = FMK_LINEAR_PDL | FMK_LINEAR_BATCH_INVARIANT | FMK_LINEAR_EXACT | FMK_LINEAR_REDUCE_TOP_K |
+                  FMK_LINEAR_REFERENCE
 };
 
 typedef long long ll;

@@ -1,7 +1,11 @@
 /* The table of kernels, best first within a layout. Adding a kernel is one file and one row here. */
 #include "kernels.h"
 
+#include "../abi.h"
+#include "../context.h"
 #include "../cpu/features.h"
+#include "../cuda/features.h"
+#include "../formats/source.h"
 
 #include <stdio.h>
 
@@ -19,33 +23,87 @@ static const char *rounds_activations(const struct fmk_query *query) {
 enum { AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C };
 #endif
 
+/* ---- CUDA ---- */
+
+static const char *not_for_gemm(const struct fmk_query *query) {
+    if (query->flags & FMK_LINEAR_EXACT)
+        return "the call asks for EXACT";
+    if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
+        return "its sums depend on m and the call asks for BATCH_INVARIANT";
+    if (query->route != FMK_ROUTE_NONE)
+        return "it multiplies one expert's rows and the call routes them to many";
+    if (query->workspace < query->gemm_workspace)
+        return "the workspace is too small for it";
+    return NULL;
+}
+
+static const char *not_gemm_dense(const struct fmk_query *query) {
+    if (query->part->dtype != query->in_type)
+        return "the weights are of another type than the activations";
+    if (query->m <= FMK_GEMM_M_DENSE)
+        return "it is no faster for so few rows";
+    return not_for_gemm(query);
+}
+
+static const char *not_gemm_decoded(const struct fmk_query *query) {
+    return query->m <= FMK_GEMM_M_DECODE ? "it is slower for so few rows" : not_for_gemm(query);
+}
+
+static const char *not_mma(const struct fmk_query *query) {
+    return query->flags & FMK_LINEAR_EXACT ? "the call asks for EXACT" : NULL;
+}
+
+static const char *not_mma_dense(const struct fmk_query *query) {
+    const struct fmk_packed *part = query->part;
+    if (part->dtype == FMK_F32)
+        return "tensor cores do not multiply f32";
+    if (part->dtype == FMK_F16 && query->in_type != FMK_F16)
+        return "f16 weights go with f16 activations only";
+    if (part->k % 8)
+        return "k is not a multiple of 8";
+    if ((uintptr_t)part->data % 16 || part->stride % 16 || part->expert_stride % 16)
+        return "the weight's rows are not aligned to 16 bytes";
+    return not_mma(query);
+}
+
 static const struct fmk_kernel rows[] = {
 #if defined(__x86_64__)
     {"cpu.dense.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_dense_avx2},
+     fmk_dense_avx2, FMK_CUDA_NONE},
     {"cpu.q4_k.x8.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q4k_x8_avx2_int8},
+     fmk_q4k_x8_avx2_int8, FMK_CUDA_NONE},
     {"cpu.q4_k.x8.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q4k_x8_avx2},
+     fmk_q4k_x8_avx2, FMK_CUDA_NONE},
     {"cpu.q6_k.x8.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q6k_x8_avx2_int8},
+     fmk_q6k_x8_avx2_int8, FMK_CUDA_NONE},
     {"cpu.q6_k.x8.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q6k_x8_avx2},
+     fmk_q6k_x8_avx2, FMK_CUDA_NONE},
     {"cpu.int4.x8.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_int4_x8_avx2_int8},
+     fmk_int4_x8_avx2_int8, FMK_CUDA_NONE},
     {"cpu.int4.x8.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_int4_x8_avx2},
+     fmk_int4_x8_avx2, FMK_CUDA_NONE},
     {"cpu.q4_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q4k_rows_avx2_int8},
+     fmk_q4k_rows_avx2_int8, FMK_CUDA_NONE},
     {"cpu.q4_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q4k_rows_avx2},
+     fmk_q4k_rows_avx2, FMK_CUDA_NONE},
     {"cpu.q6_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q6k_rows_avx2_int8},
+     fmk_q6k_rows_avx2_int8, FMK_CUDA_NONE},
     {"cpu.q6_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q6k_rows_avx2},
+     fmk_q6k_rows_avx2, FMK_CUDA_NONE},
 #endif
-    {"cpu.portable", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_portable},
-    {"cpu.reference", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_reference},
+    {"cpu.portable", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_portable, FMK_CUDA_NONE},
+    {"cpu.reference", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_reference, FMK_CUDA_NONE},
+    {"cuda.dense.cublas", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, FMK_CUDA_CUBLAS, FMK_ACTS_F32,
+     not_gemm_dense, NULL, FMK_CUDA_GEMM},
+    {"cuda.dequant.cublas", FMK_BACKEND_CUDA, 0, FMK_CUDA_CUBLAS, FMK_ACTS_F32, not_gemm_decoded, NULL,
+     FMK_CUDA_DECODE_GEMM},
+    {"cuda.dense.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_mma_dense, NULL,
+     FMK_CUDA_MMA},
+    {"cuda.int4.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA},
+    {"cuda.q4_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q4_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA},
+    {"cuda.q6_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q6_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA},
+    {"cuda.plain", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_PLAIN},
+    {"cuda.reference", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_DOUBLE},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -53,33 +111,67 @@ const struct fmk_kernel *fmk_kernel_row(int32_t i) {
     return i >= 0 && i < ROWS ? &rows[i] : NULL;
 }
 
-bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *query, char *text, size_t cap) {
-    const char *objection = NULL;
-    char missing[64];
-    if (row->backend != query->backend)
-        objection = "it is of another backend";
-    else if (row->layout && row->layout != (int32_t)query->part->layout->id)
-        objection = "the weight is in another layout";
-    else if (query->flags & FMK_LINEAR_REFERENCE && row->tile != fmk_reference)
-        objection = "the call asks for REFERENCE";
-    else if (row->needs & ~query->features)
-        fmk_cpu_feature_names(row->needs & ~query->features, missing, sizeof missing);
-    else
-        objection = row->why_not(query);
+/* Bytes that cuBLAS wants of its own, for some hundred rows by some hundred columns of every part, whichever
+ * of them it serves: activations, decoded weights, sums. src/cuda/plan.c lays a call out in no more. */
+static uint64_t gemm_workspace(const struct fmk_projection *w, const struct fmk_call *call) {
+    int64_t rows = fmk_min(call->rows, FMK_GEMM_LEAST_ROWS), k = 0, n = 0, forms = 1;
+    for (int32_t p = 0; p < w->num_parts; p++) {
+        k = fmk_max(k, w->parts[p].k_packed + 8);
+        n = fmk_max(n, w->parts[p].n);
+        forms += w->parts[p].k_index != NULL;
+    }
+    /* Three bf16 planes are the most that an activation takes. */
+    return FMK_GEMM_WORKSPACE + 4096 + 6 * (uint64_t)(forms * rows * k) +
+           8 * (uint64_t)(FMK_GEMM_LEAST_COLUMNS * k) + 4 * (uint64_t)(rows * w->n);
+}
 
-    if (objection)
-        snprintf(text, cap, "%s", objection);
-    else if (row->needs & ~query->features)
+struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fmk_projection *w,
+                                  const struct fmk_call *call, int32_t p, uint64_t workspace) {
+    bool cuda = ctx->backend->id == FMK_BACKEND_CUDA;
+    return (struct fmk_query){
+        .backend = ctx->backend->id,
+        .features = ctx->features,
+        .part = &w->parts[p],
+        .flags = call->args.flags,
+        .m = call->rows,
+        .in_type = call->args.in_type,
+        .route = call->routing.kind,
+        .workspace = workspace,
+        .gemm_workspace = cuda ? gemm_workspace(w, call) : 0,
+    };
+}
+
+/* NULL: none, unless there are features that it lacks. */
+static const char *objection(const struct fmk_kernel *row, const struct fmk_query *query) {
+    if (row->backend != query->backend)
+        return "it is of another backend";
+    if (row->layout && row->layout != (int32_t)query->part->layout->id)
+        return "the weight is in another layout";
+    bool reference = row->tile == fmk_reference || row->path == FMK_CUDA_DOUBLE;
+    if (query->flags & FMK_LINEAR_REFERENCE && !reference)
+        return "the call asks for REFERENCE";
+    return row->needs & ~query->features ? NULL : row->why_not(query);
+}
+
+bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *query, char *text, size_t cap) {
+    const char *why = objection(row, query);
+    uint32_t lacks = row->needs & ~query->features;
+    if (why) {
+        snprintf(text, cap, "%s", why);
+    } else if (lacks) {
+        char missing[64];
+        if (row->backend == FMK_BACKEND_CUDA)
+            fmk_cuda_feature_names(lacks, missing, sizeof missing);
+        else
+            fmk_cpu_feature_names(lacks, missing, sizeof missing);
         snprintf(text, cap, "it needs %s", missing);
-    else
-        return false;
-    return true;
+    }
+    return why || lacks;
 }
 
 const struct fmk_kernel *fmk_kernel_choose(const struct fmk_query *query) {
-    char objection[128];
     int i = 0;
-    while (i < ROWS - 1 && fmk_kernel_objects(&rows[i], query, objection, sizeof objection))
+    while (i < ROWS - 1 && (objection(&rows[i], query) || rows[i].needs & ~query->features))
         i++;
     return &rows[i];
 }

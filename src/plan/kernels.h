@@ -3,6 +3,9 @@
 #define FMK_PLAN_KERNELS_H
 
 #include "../cpu/tile.h"
+#include "call.h"
+
+struct fmk_context;
 
 /* What a choice depends on: nothing else does. */
 struct fmk_query {
@@ -10,9 +13,24 @@ struct fmk_query {
     uint32_t features; /* of the context */
     const struct fmk_packed *part;
     uint32_t flags; /* FMK_LINEAR_* */
+    int64_t m;      /* rows of the product at most */
+    fmk_dtype in_type;
+    fmk_route route;
+    uint64_t workspace;      /* bytes that the call has */
+    uint64_t gemm_workspace; /* and that cuda.*.cublas want at least */
 };
 
 enum fmk_acts_form { FMK_ACTS_F32, FMK_ACTS_Q8 };
+
+/* How src/cuda/linear.c runs a row. */
+enum fmk_cuda_path {
+    FMK_CUDA_NONE, /* of another backend */
+    FMK_CUDA_GEMM, /* cuBLAS on the weights as they are */
+    FMK_CUDA_DECODE_GEMM,
+    FMK_CUDA_MMA,
+    FMK_CUDA_PLAIN,
+    FMK_CUDA_DOUBLE /* plain, with double accumulators */
+};
 
 struct fmk_kernel {
     const char *name;
@@ -21,14 +39,28 @@ struct fmk_kernel {
     uint32_t needs; /* features */
     enum fmk_acts_form acts;
     const char *(*why_not)(const struct fmk_query *query); /* NULL = no objection */
-    fmk_tile_kernel *tile;
+    fmk_tile_kernel *tile;                                 /* CPU */
+    enum fmk_cuda_path path;                               /* CUDA */
 };
 
 /* Row i of the table, NULL past its end. */
 const struct fmk_kernel *fmk_kernel_row(int32_t i);
+/* What the choice for part p of a call depends on, for `workspace` bytes. */
+struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fmk_projection *w,
+                                  const struct fmk_call *call, int32_t p, uint64_t workspace);
 /* The objection of a row, written to text when it has one. */
 bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *query, char *text, size_t cap);
-/* The first row that does not object. There always is one: fmk_reference serves anything on the CPU. */
+/* The first row that does not object. There always is one: each backend's reference serves anything. */
 const struct fmk_kernel *fmk_kernel_choose(const struct fmk_query *query);
+
+enum {
+    /* Rows at which the choice on CUDA changes: up to so many the mma kernels are as fast as cuBLAS. */
+    FMK_GEMM_M_DENSE = 8,
+    FMK_GEMM_M_DECODE = 64,
+    /* A call that cuBLAS serves has room for so much at once at least. */
+    FMK_GEMM_WORKSPACE = 32 << 20, /* of cuBLAS itself */
+    FMK_GEMM_LEAST_ROWS = 256,
+    FMK_GEMM_LEAST_COLUMNS = 256
+};
 
 #endif
