@@ -9,16 +9,18 @@ struct fmk_cublas; /* the library: its table of functions */
 /* out[m][n] = alpha * in[m][k] . W[n][k]^T, sums in float. Addresses are of the device. */
 struct fmk_cublas_product {
     uint64_t in, weights, out;
-    fmk_dtype in_type; /* of `in` and of the weights: F16, BF16 or F32 (true float, no TF32) */
-    fmk_dtype out_type;
-    int64_t m, n, k;                              /* each at most INT32_MAX, m and n and k at least 1 */
+    fmk_dtype in_type;  /* of `in` and of the weights: F16, BF16 or F32 (true float, no TF32) */
+    fmk_dtype out_type; /* in_type or F32 */
+    int64_t m, n, k;    /* each at most INT32_MAX, m and n and k at least 1 */
     int64_t in_stride, weight_stride, out_stride; /* elements, from row to row; at most INT32_MAX */
     uint64_t alpha, zero; /* addresses of a float, and of a float 0, on the device; alpha 0 = 1 and neither */
-    uint64_t workspace;   /* aligned to 256, not used by anything else meanwhile; 0 with no bytes */
-    uint64_t workspace_bytes;
+    uint64_t workspace;   /* aligned to 256, not used by anything else meanwhile */
+    uint64_t workspace_bytes; /* at least FMK_CUBLAS_LEAST */
 };
 
-enum { FMK_CUBLAS_WORKSPACE = 32 << 20 }; /* bytes with which the fastest kernels can be chosen */
+/* Bytes of workspace with which every product works, and with which the fastest kernels can be chosen.
+ * Without any, cuBLAS would use memory of the handle, which two graphs of one queue must not share. */
+enum { FMK_CUBLAS_LEAST = 64 << 10, FMK_CUBLAS_WORKSPACE = 32 << 20 };
 
 /* The process's libcublas, opened on first use; NULL where there is none, with the sentence of why. */
 const struct fmk_cublas *fmk_cublas_open(void);
