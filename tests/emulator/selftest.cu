@@ -1,0 +1,87 @@
+/* Kernels of test_emulator.cpp, which knows what they should give. */
+#include "ptx.cuh"
+#include "selftest.h"
+
+/* Each block of 256 threads reverses its 256 numbers, again and again. */
+extern "C" __global__ __launch_bounds__(256) void selftest_reverse(
+    const __grid_constant__ struct selftest_reverse_args args) {
+    __shared__ int32_t values[256];
+    wait_for_dependency();
+    int me = threadIdx.x, at = 256 * (blockIdx.x + gridDim.x * blockIdx.y);
+    values[me] = args.in[at + me];
+    for (int round = 0; round < args.rounds; round++) {
+        __syncthreads();
+        int32_t value = values[255 - me];
+        __syncthreads();
+        values[me] = value;
+    }
+    __syncthreads();
+    args.out[at + me] = values[255 - (255 - me)];
+}
+
+/* Sums by warps, then by the first warp; the rest of the threads have ended by then. */
+extern "C" __global__ __launch_bounds__(1024) void selftest_sum(
+    const __grid_constant__ struct selftest_sum_args args) {
+    __shared__ int32_t sums[32];
+    wait_for_dependency();
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int32_t sum = 0;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < args.count; i += gridDim.x * blockDim.x)
+        sum += args.in[i];
+    for (int step = 16; step; step /= 2)
+        sum += __shfl_down_sync(0xffffffff, sum, step);
+    if (lane == 0)
+        sums[warp] = sum;
+    __syncthreads();
+    if (warp)
+        return;
+    sum = lane < (int)blockDim.x / 32 ? sums[lane] : 0;
+    for (int step = 16; step; step /= 2)
+        sum += __shfl_xor_sync(0xffffffff, sum, step);
+    __syncthreads();
+    if (lane)
+        return;
+    args.out[blockIdx.x] = sum;
+    atomicAdd(args.total, sum);
+    atomicMax(args.largest, sum);
+}
+
+extern "C" __global__ __launch_bounds__(64) void selftest_shuffle(
+    const __grid_constant__ struct selftest_shuffle_args args) {
+    wait_for_dependency();
+    int me = threadIdx.x, lane = me % 32;
+    args.out[me] = __shfl_sync(0xffffffff, me, 5);
+    args.out[64 + me] = __shfl_xor_sync(0xffffffff, me, 3);
+    args.out[128 + me] = __shfl_down_sync(0xffffffff, me, 7, 16);
+    args.out[192 + me] = __shfl_up_sync(0xffffffff, me, 3, 8);
+    args.out[256 + me] = (int32_t)__ballot_sync(0xffffffff, lane % 3 == 0);
+    /* halves of a warp that meet apart */
+    if (lane < 16)
+        args.out[320 + me] = __shfl_sync(0x0000ffff, me, 2);
+    else
+        args.out[320 + me] = __shfl_sync(0xffff0000, me, 2 + 16);
+    __syncwarp();
+    int64_t wide = (int64_t)me << 32;
+    args.out[384 + me] = (int32_t)(__shfl_xor_sync(0xffffffff, wide, 1) >> 32);
+}
+
+extern "C" __global__ __launch_bounds__(32) void selftest_mma(
+    const __grid_constant__ struct selftest_mma_args args) {
+    wait_for_dependency();
+    int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    uint32_t a[4];
+    float c[4];
+    for (int i = 0; i < 4; i++) {
+        const uint16_t *pair = args.a + (g + i % 2 * 8) * 16 + 2 * t + i / 2 * 8;
+        a[i] = pair[0] | (uint32_t)pair[1] << 16;
+        c[i] = args.c[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
+    }
+    const uint16_t *b = args.b + g * 16 + 2 * t;
+    uint32_t b0 = b[0] | (uint32_t)b[1] << 16, b1 = b[8] | (uint32_t)b[9] << 16;
+    if (args.bf16)
+        mma_bf16(c, a, b0, b1, c);
+    else
+        mma_f16(c, a, b0, b1, c);
+    for (int i = 0; i < 4; i++)
+        args.d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
+}

@@ -1,0 +1,31 @@
+/* Arguments of selftest.cu. */
+#ifndef FMK_EMULATOR_SELFTEST_H
+#define FMK_EMULATOR_SELFTEST_H
+
+#include <stdint.h>
+
+struct selftest_reverse_args {
+    const int32_t *in;
+    int32_t *out;
+    int32_t rounds;
+};
+
+struct selftest_sum_args {
+    const int32_t *in;
+    int32_t *out; /* [blocks] */
+    int32_t *total, *largest;
+    int32_t count;
+};
+
+struct selftest_shuffle_args {
+    int32_t *out; /* [7][64] */
+};
+
+struct selftest_mma_args {
+    const uint16_t *a, *b; /* [16][16], [8][16] */
+    const float *c;        /* [16][8] */
+    float *d;
+    int32_t bf16;
+};
+
+#endif

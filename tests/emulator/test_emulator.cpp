@@ -1,0 +1,199 @@
+/* The emulator against plain loops. */
+#include "numbers.h"
+#include "selftest.h"
+
+#include <cuda.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <vector>
+
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                          \
+            exit(1);                                                                                         \
+        }                                                                                                    \
+    } while (0)
+
+static CUmodule module;
+static CUstream stream;
+
+template <class T> struct Array {
+    size_t count;
+    CUdeviceptr at;
+    explicit Array(const std::vector<T> &values) : count(values.size()) {
+        CHECK(!cuMemAlloc(&at, count * sizeof(T)));
+        CHECK(!cuMemcpyHtoD(at, values.data(), count * sizeof(T)));
+    }
+    ~Array() {
+        CHECK(!cuMemFree(at));
+    }
+    T *data() {
+        return reinterpret_cast<T *>(at);
+    }
+    std::vector<T> values() {
+        std::vector<T> all(count);
+        CHECK(!cuStreamSynchronize(stream));
+        CHECK(!cuMemcpyDtoH(all.data(), at, count * sizeof(T)));
+        return all;
+    }
+};
+
+template <class Args>
+static void launch(const char *name, unsigned x, unsigned y, unsigned threads, Args args) {
+    CUfunction function;
+    CHECK(!cuModuleGetFunction(&function, module, name));
+    void *params[] = {&args};
+    CHECK(!cuLaunchKernel(function, x, y, 1, threads, 1, 1, 0, stream, params, nullptr));
+}
+
+static void test_numbers() {
+    for (uint32_t bits = 0; bits < 0x10000; bits++) {
+        uint16_t half = static_cast<uint16_t>(bits);
+        int exponent = half >> 10 & 31, mantissa = half & 1023;
+        double want = exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
+        float got = emulator::f16_number(half);
+        if (exponent == 31) {
+            CHECK(mantissa ? isnan(got) : isinf(got));
+        } else {
+            CHECK(static_cast<double>(got) == (half & 0x8000 ? -want : want));
+            CHECK(emulator::f16_bits(got) == half);
+            /* Half way to the next goes to the even one. */
+            float next = emulator::f16_number(static_cast<uint16_t>(half + 1));
+            if ((half & 0x7fff) < 0x7bff)
+                CHECK(emulator::f16_bits((got + next) / 2) == ((half + 1) & 0xfffe));
+        }
+        float wide = emulator::bf16_number(half);
+        CHECK(isnan(wide) || emulator::bf16_bits(wide) == half);
+    }
+    CHECK(emulator::f16_bits(65519.99f) == 0x7bff && emulator::f16_bits(65520.0f) == 0x7c00);
+    CHECK(emulator::f16_bits(1e30f) == 0x7c00 && emulator::f16_bits(-INFINITY) == 0xfc00);
+    CHECK(emulator::f16_bits(0x1p-25f) == 0 && emulator::f16_bits(0x1.01p-25f) == 1);
+    CHECK(emulator::f16_bits(NAN) == 0x7fff && emulator::bf16_bits(NAN) == 0x7fff);
+}
+
+static void test_reverse() {
+    std::vector<int32_t> in(256 * 12);
+    for (size_t i = 0; i < in.size(); i++)
+        in[i] = static_cast<int32_t>(i * 7919);
+    for (int rounds : {1, 2, 33}) {
+        Array<int32_t> from(in), to(std::vector<int32_t>(in.size(), -1));
+        launch("selftest_reverse", 4, 3, 256, selftest_reverse_args{from.data(), to.data(), rounds});
+        std::vector<int32_t> got = to.values();
+        for (size_t i = 0; i < in.size(); i++)
+            CHECK(got[i] == (rounds % 2 ? in[i / 256 * 256 + 255 - i % 256] : in[i]));
+    }
+}
+
+static void test_sum() {
+    for (unsigned threads : {32u, 64u, 1024u}) {
+        std::vector<int32_t> in(100003);
+        int32_t want = 0;
+        for (size_t i = 0; i < in.size(); i++)
+            want += in[i] = rand() % 1000;
+        Array<int32_t> from(in), out(std::vector<int32_t>(5)), total(std::vector<int32_t>(1)),
+            largest(std::vector<int32_t>(1));
+        launch("selftest_sum", 5, 1, threads,
+               selftest_sum_args{from.data(), out.data(), total.data(), largest.data(), 100003});
+        int32_t sum = 0, most = 0;
+        for (int32_t part : out.values()) {
+            sum += part;
+            most = part > most ? part : most;
+        }
+        CHECK(sum == want && total.values()[0] == want && largest.values()[0] == most);
+    }
+}
+
+static void test_shuffle() {
+    Array<int32_t> out(std::vector<int32_t>(7 * 64));
+    launch("selftest_shuffle", 1, 1, 64, selftest_shuffle_args{out.data()});
+    std::vector<int32_t> got = out.values();
+    for (int me = 0; me < 64; me++) {
+        int lane = me % 32, warp = me - lane;
+        const int32_t *mine = &got[static_cast<size_t>(me)];
+        CHECK(mine[0] == warp + 5);
+        CHECK(mine[64] == (me ^ 3));
+        CHECK(mine[128] == (lane % 16 + 7 < 16 ? me + 7 : me));
+        CHECK(mine[192] == (lane % 8 >= 3 ? me - 3 : me));
+        CHECK(static_cast<uint32_t>(mine[256]) == 0x49249249);
+        CHECK(mine[320] == warp + (lane < 16 ? 2 : 18));
+        CHECK(mine[384] == (me ^ 1));
+    }
+}
+
+static void test_mma() {
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        std::vector<uint16_t> a(256), b(128);
+        std::vector<float> c(128);
+        auto number = bf16 ? emulator::bf16_number : emulator::f16_number;
+        for (uint16_t &bits : a) /* f16: codes as subnormals */
+            bits = static_cast<uint16_t>(bf16 ? 0x3f80 + rand() % 256 : rand() % 64);
+        for (uint16_t &bits : b)
+            bits = bf16 ? emulator::bf16_bits(static_cast<float>(rand() % 9 - 4))
+                        : emulator::f16_bits(static_cast<float>(rand() % 9 - 4));
+        for (float &value : c)
+            value = static_cast<float>(rand() % 100) * (bf16 ? 1.0f : 0x1p-24f);
+        Array<uint16_t> a_there(a), b_there(b);
+        Array<float> c_there(c), d_there(std::vector<float>(128));
+        launch("selftest_mma", 1, 1, 32,
+               selftest_mma_args{a_there.data(), b_there.data(), c_there.data(), d_there.data(), bf16});
+        std::vector<float> d = d_there.values();
+        for (size_t row = 0; row < 16; row++)
+            for (size_t column = 0; column < 8; column++) {
+                float want = c[row * 8 + column];
+                for (size_t k = 0; k < 16; k++)
+                    want += number(a[row * 16 + k]) * number(b[column * 16 + k]);
+                CHECK(d[row * 8 + column] == want);
+            }
+    }
+}
+
+static void test_graph() {
+    std::vector<int32_t> in(256, 3);
+    Array<int32_t> from(in), to(std::vector<int32_t>(256));
+    CUgraph graph;
+    CUgraphExec exec;
+    CUstreamCaptureStatus status;
+    CHECK(!cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+    CHECK(!cuStreamIsCapturing(stream, &status) && status == CU_STREAM_CAPTURE_STATUS_ACTIVE);
+    launch("selftest_reverse", 1, 1, 256, selftest_reverse_args{from.data(), to.data(), 1});
+    CHECK(!cuStreamEndCapture(stream, &graph));
+    CHECK(to.values()[0] == 0);
+    CHECK(!cuGraphInstantiateWithFlags(&exec, graph, 0) && !cuGraphLaunch(exec, stream));
+    CHECK(to.values()[0] == 3);
+    CHECK(!cuGraphExecDestroy(exec) && !cuGraphDestroy(graph));
+    CHECK(!cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    CUdeviceptr nothing;
+    CHECK(cuMemAlloc(&nothing, 16) == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    CHECK(cuStreamEndCapture(stream, &graph) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+}
+
+static void time_mma() {
+    Array<int32_t> from(std::vector<int32_t>(256)), to(std::vector<int32_t>(256));
+    timespec before, after;
+    const int rounds = 10000;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    launch("selftest_reverse", 1, 1, 256, selftest_reverse_args{from.data(), to.data(), rounds});
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    double seconds = static_cast<double>(after.tv_sec - before.tv_sec) +
+                     static_cast<double>(after.tv_nsec - before.tv_nsec) * 1e-9;
+    printf("a barrier takes %.1f ns per thread\n", seconds * 1e9 / rounds / 2 / 256);
+}
+
+int main() {
+    CUdevice device;
+    CUcontext context;
+    CHECK(!cuInit(0) && !cuDeviceGet(&device, 0) && !cuDevicePrimaryCtxRetain(&context, device) &&
+          !cuCtxSetCurrent(context) && !cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING) &&
+          !cuModuleLoadData(&module, "image"));
+    test_numbers();
+    test_reverse();
+    test_sum();
+    test_shuffle();
+    test_mma();
+    test_graph();
+    time_mma();
+    return 0;
+}
