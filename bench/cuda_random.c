@@ -1,0 +1,152 @@
+/* Random numbers in bulk: see cuda_random.h. */
+#include "cuda_random.h"
+#include "random.h"
+#include "synthetic.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* xorshift64*, without the multiplication: bits enough for weights. */
+static uint64_t step(uint64_t *state) {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+void random_bytes(void *out, uint64_t bytes, uint64_t seed) {
+    uint64_t state = 88172645463325252 + seed;
+    for (uint64_t i = 0; i + 8 <= bytes; i += 8) {
+        uint64_t value = step(&state);
+        memcpy((char *)out + i, &value, 8);
+    }
+    uint64_t value = step(&state);
+    memcpy((char *)out + bytes / 8 * 8, &value, bytes % 8);
+}
+
+void random_halves(uint16_t *out, uint64_t count, uint64_t seed) {
+    random_bytes(out, 2 * count, seed);
+    /* Sign, two bits of the exponent and the mantissa stay; 0x2800 makes the exponent 10 + 0..3. */
+    for (uint64_t i = 0; i < count; i++)
+        out[i] = (out[i] & 0x8fff) | 0x2800;
+}
+
+uint64_t gpu_random_halves(const struct gpu *gpu, uint64_t count) {
+    const uint64_t repeat = UINT64_C(1) << 25;
+    uint64_t drawn = count < repeat ? count : repeat, address = gpu_allocate(gpu, 2 * count);
+    uint16_t *host = allocate_aligned(2 * drawn);
+    random_halves(host, drawn, 2);
+    for (uint64_t i = 0; i < count; i += drawn)
+        gpu_upload(gpu, address + 2 * i, host, 2 * (count - i < drawn ? count - i : drawn));
+    free(host);
+    return address;
+}
+
+uint64_t gpu_random_normal(const struct gpu *gpu, fmk_dtype type, uint64_t count) {
+    enum { PERIOD = 65521, COPIES = 64 /* in one upload */ };
+    const uint64_t size = dtype_size(type), chunk = size * PERIOD;
+    float *normal = allocate(PERIOD, sizeof *normal);
+    char *host = allocate_aligned(COPIES * chunk);
+    struct device cpu;
+    random_normal(normal, PERIOD, 3);
+    device_open(&cpu, &(struct device_options){.backend = "cpu", .threads = 1});
+    convert(&cpu, normal, FMK_F32, host, type, 1, PERIOD);
+    device_close(&cpu);
+    for (int i = 1; i < COPIES; i++)
+        memcpy(host + i * chunk, host, chunk);
+    uint64_t bytes = size * count, address = gpu_allocate(gpu, bytes);
+    for (uint64_t at = 0; at < bytes; at += COPIES * chunk)
+        gpu_upload(gpu, address + at, host, bytes - at < COPIES * chunk ? bytes - at : COPIES * chunk);
+    free(normal);
+    free(host);
+    return address;
+}
+
+/* ---- weights as files hold them ---- */
+
+static void make_blocks(struct source *source, uint64_t block, uint64_t blocks, const uint64_t *scale_at,
+                        const uint16_t *scale, int num_scales) {
+    source->bytes = block * blocks;
+    source->qweight = allocate_aligned(source->bytes);
+    random_bytes(source->qweight, source->bytes, 4);
+    for (uint64_t i = 0; i < blocks; i++)
+        for (int j = 0; j < num_scales; j++) {
+            uint16_t *half = (uint16_t *)((char *)source->qweight + i * block + scale_at[j]);
+            *half = (*half & 0x3ff) | scale[j];
+        }
+}
+
+static void make_q4_k(struct source *source) {
+    /* d of 2^-11 to 2^-10, dmin eight times that */
+    make_blocks(source, 144, (uint64_t)(source->part.n * source->part.k / 256), (uint64_t[]){0, 2},
+                (uint16_t[]){4 << 10, 7 << 10}, 2);
+    source->part.format = FMK_FORMAT_Q4_K;
+}
+
+static void make_q6_k(struct source *source) {
+    /* d of 2^-14 to 2^-13 */
+    make_blocks(source, 210, (uint64_t)(source->part.n * source->part.k / 256), (uint64_t[]){208},
+                (uint16_t[]){1 << 10}, 1);
+    source->part.format = FMK_FORMAT_Q6_K;
+}
+
+static void make_int4(struct source *source) {
+    enum { GROUP = 128 };
+    const uint64_t n = (uint64_t)source->part.n, k = (uint64_t)source->part.k,
+                   groups = (k + GROUP - 1) / GROUP;
+    uint16_t *scales = allocate_aligned(2 * groups * n);
+    random_halves(scales, groups * n, 5);
+    for (uint64_t i = 0; i < groups * n; i++)
+        scales[i] = (scales[i] & 0x3ff) | 8 << 10; /* 2^-7 to 2^-6 */
+    source->scales = scales;
+    source->qweight = allocate_aligned(n * k / 2);
+    random_bytes(source->qweight, n * k / 2, 6);
+    source->bytes = n * k / 2 + 2 * groups * n;
+    source->part.format = FMK_FORMAT_GPTQ;
+    source->part.group_size = GROUP;
+    source->part.symmetric = 1;
+    source->part.scales.data.handle = (uintptr_t)scales;
+    source->part.scales.dtype = FMK_F16;
+}
+
+static void make_f16(struct source *source) {
+    uint64_t count = (uint64_t)(source->part.n * source->part.k);
+    source->bytes = 2 * count;
+    source->qweight = allocate_aligned(source->bytes);
+    random_halves(source->qweight, count, 7);
+    source->part.format = FMK_FORMAT_DENSE;
+    source->part.qweight.dtype = FMK_F16;
+}
+
+static const struct {
+    const char *name;
+    void (*make)(struct source *source);
+} formats[] = {{"q4_k", make_q4_k}, {"q6_k", make_q6_k}, {"int4", make_int4}, {"f16", make_f16}};
+
+enum { NUM_FORMATS = sizeof formats / sizeof *formats };
+
+static size_t row_of(const char *name) {
+    size_t row = 0;
+    while (row < NUM_FORMATS && strcmp(formats[row].name, name))
+        row++;
+    return row;
+}
+
+bool source_knows(const char *name) {
+    return row_of(name) < NUM_FORMATS;
+}
+
+void source_make(struct source *source, const char *name, int64_t n, int64_t k) {
+    size_t row = row_of(name);
+    if (row == NUM_FORMATS)
+        quit(EXIT_USAGE, "format \"%s\" is none of q4_k, q6_k, int4, f16", name);
+    *source = (struct source){.part = {.struct_size = sizeof source->part, .n = n, .k = k}};
+    formats[row].make(source);
+    source->part.qweight.data.handle = (uintptr_t)source->qweight;
+}
+
+void source_free(struct source *source) {
+    free(source->qweight);
+    free(source->scales);
+    *source = (struct source){0};
+}
