@@ -2,7 +2,10 @@
 #include "../error.h"
 #include "../threads/threads.h"
 #include "cublas.h"
+#include "decode.h"
 #include "device.h"
+#include "features.h"
+#include "linear.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,6 +173,19 @@ static fmk_status check_native(struct fmk_context *ctx, void *native) {
     return status;
 }
 
+/* What fmk_rows, fmk_weight_dequantize and fmk_route_sort launch, for which there is no fmk_prepare. */
+static fmk_status queue_open(struct fmk_queue *queue) {
+    CUcontext before;
+    fmk_status status = fmk_cuda_enter(queue->ctx, &before);
+    if (status)
+        return status;
+    status = fmk_cuda_load(queue->ctx, FMK_MODULE_DECODE);
+    if (!status)
+        status = fmk_cuda_load(queue->ctx, FMK_MODULE_ROWS);
+    fmk_cuda_leave(queue->ctx, before);
+    return status;
+}
+
 static void queue_close(struct fmk_queue *queue) {
     CUcontext before;
     if (!queue->device || fmk_context_alive(queue->ctx) || fmk_cuda_enter(queue->ctx, &before))
@@ -207,8 +223,11 @@ const struct fmk_backend_row fmk_cuda_backend = {
     .close = cuda_close,
     .check_device = fmk_cuda_check_device,
     .check_native = check_native,
+    .queue_open = queue_open,
     .queue_close = queue_close,
     .memory = FMK_MEM_DEVICE,
     .alloc = device_alloc,
     .release = device_release,
+    .rows = fmk_cuda_rows,
+    .dequantize = fmk_cuda_dequantize,
 };

@@ -7,102 +7,55 @@
 
 #include <stdio.h>
 
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+/* Numbered as in modules.h, and in the headers of kernels/. */
+static const char *const dense_mma[] = {
+    "dense_f16_1x1",  "dense_f16_2x1",  "dense_f16_2x2",  "dense_f16_2x4",
+    "dense_bf16_1x1", "dense_bf16_2x1", "dense_bf16_2x2", "dense_bf16_2x4",
+};
+static const char *const int4_mma[] = {
+    "int4_f16_1x1",      "int4_f16_2x1",      "int4_f16_2x2",      "int4_f16_2x4",
+    "int4_bf16_1x1",     "int4_bf16_2x1",     "int4_bf16_2x2",     "int4_bf16_2x4",
+    "int4_any_f16_1x1",  "int4_any_f16_2x1",  "int4_any_f16_2x2",  "int4_any_f16_2x4",
+    "int4_any_bf16_1x1", "int4_any_bf16_2x1", "int4_any_bf16_2x2", "int4_any_bf16_2x4",
+};
+static const char *const q4k_mma[] = {
+    "q4k_f16_1x1",  "q4k_f16_2x1",  "q4k_f16_2x2",  "q4k_f16_2x4",
+    "q4k_bf16_1x1", "q4k_bf16_2x1", "q4k_bf16_2x2", "q4k_bf16_2x4",
+};
+static const char *const q6k_mma[] = {
+    "q6k_f16_1x1",  "q6k_f16_2x1",  "q6k_f16_2x2",  "q6k_f16_2x4",
+    "q6k_bf16_1x1", "q6k_bf16_2x1", "q6k_bf16_2x2", "q6k_bf16_2x4",
+};
+static const char *const plain[] = {
+    "plain_dense_f32", "plain_int4_f32", "plain_q4k_f32", "plain_q6k_f32",
+    "plain_dense_f64", "plain_int4_f64", "plain_q4k_f64", "plain_q6k_f64",
+};
+static const char *const decode[] = {
+    "decode_int4", "decode_q4k", "decode_q6k", "rows_dense", "rows_int4", "rows_q4k", "rows_q6k",
+};
+static const char *const rows[] = {
+    "rows_gather",      "rows_finish",      "rows_reduce",     "rows_route_small",
+    "rows_route_clear", "rows_route_count", "rows_route_scan", "rows_route_place",
+};
+static const char *const pack[] = {NULL};
+
 static const struct {
     const char *name;
-    const unsigned char *sm80, *sm90;            /* images */
-    const char *kernels[FMK_MODULE_KERNELS + 1]; /* numbered as in modules.h; NULL after the last */
+    const unsigned char *sm80, *sm90; /* images */
+    const char *const *kernels;
+    int32_t count;
 } modules[FMK_MODULES] = {
-    [FMK_MODULE_DENSE_MMA] = {"dense_mma",
-                              fmk_dense_mma_sm80,
-                              fmk_dense_mma_sm90,
-                              {
-                                  "dense_f16_1x1",
-                                  "dense_f16_2x1",
-                                  "dense_f16_2x2",
-                                  "dense_f16_2x4",
-                                  "dense_bf16_1x1",
-                                  "dense_bf16_2x1",
-                                  "dense_bf16_2x2",
-                                  "dense_bf16_2x4",
-                              }},
-    [FMK_MODULE_INT4_MMA] = {"int4_mma",
-                             fmk_int4_mma_sm80,
-                             fmk_int4_mma_sm90,
-                             {
-                                 "int4_f16_1x1",
-                                 "int4_f16_2x1",
-                                 "int4_f16_2x2",
-                                 "int4_f16_2x4",
-                                 "int4_bf16_1x1",
-                                 "int4_bf16_2x1",
-                                 "int4_bf16_2x2",
-                                 "int4_bf16_2x4",
-                             }},
-    [FMK_MODULE_Q4K_MMA] = {"q4k_mma",
-                            fmk_q4k_mma_sm80,
-                            fmk_q4k_mma_sm90,
-                            {
-                                "q4k_f16_1x1",
-                                "q4k_f16_2x1",
-                                "q4k_f16_2x2",
-                                "q4k_f16_2x4",
-                                "q4k_bf16_1x1",
-                                "q4k_bf16_2x1",
-                                "q4k_bf16_2x2",
-                                "q4k_bf16_2x4",
-                            }},
-    [FMK_MODULE_Q6K_MMA] = {"q6k_mma",
-                            fmk_q6k_mma_sm80,
-                            fmk_q6k_mma_sm90,
-                            {
-                                "q6k_f16_1x1",
-                                "q6k_f16_2x1",
-                                "q6k_f16_2x2",
-                                "q6k_f16_2x4",
-                                "q6k_bf16_1x1",
-                                "q6k_bf16_2x1",
-                                "q6k_bf16_2x2",
-                                "q6k_bf16_2x4",
-                            }},
-    [FMK_MODULE_PLAIN] = {"plain",
-                          fmk_plain_sm80,
-                          fmk_plain_sm90,
-                          {
-                              "plain_dense_f32",
-                              "plain_int4_f32",
-                              "plain_q4k_f32",
-                              "plain_q6k_f32",
-                              "plain_dense_f64",
-                              "plain_int4_f64",
-                              "plain_q4k_f64",
-                              "plain_q6k_f64",
-                          }},
-    [FMK_MODULE_DECODE] = {"decode",
-                           fmk_decode_sm80,
-                           fmk_decode_sm90,
-                           {
-                               "decode_int4",
-                               "decode_q4k",
-                               "decode_q6k",
-                               "rows_dense",
-                               "rows_int4",
-                               "rows_q4k",
-                               "rows_q6k",
-                           }},
-    [FMK_MODULE_ROWS] = {"rows",
-                         fmk_rows_sm80,
-                         fmk_rows_sm90,
-                         {
-                             "rows_gather",
-                             "rows_finish",
-                             "rows_reduce",
-                             "rows_route_small",
-                             "rows_route_clear",
-                             "rows_route_count",
-                             "rows_route_scan",
-                             "rows_route_place",
-                         }},
-    [FMK_MODULE_PACK] = {"pack", fmk_pack_sm80, fmk_pack_sm90, {NULL}},
+    [FMK_MODULE_DENSE_MMA] = {"dense_mma", fmk_dense_mma_sm80, fmk_dense_mma_sm90, dense_mma,
+                              COUNT(dense_mma)},
+    [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma)},
+    [FMK_MODULE_Q4K_MMA] = {"q4k_mma", fmk_q4k_mma_sm80, fmk_q4k_mma_sm90, q4k_mma, COUNT(q4k_mma)},
+    [FMK_MODULE_Q6K_MMA] = {"q6k_mma", fmk_q6k_mma_sm80, fmk_q6k_mma_sm90, q6k_mma, COUNT(q6k_mma)},
+    [FMK_MODULE_PLAIN] = {"plain", fmk_plain_sm80, fmk_plain_sm90, plain, COUNT(plain)},
+    [FMK_MODULE_DECODE] = {"decode", fmk_decode_sm80, fmk_decode_sm90, decode, COUNT(decode)},
+    [FMK_MODULE_ROWS] = {"rows", fmk_rows_sm80, fmk_rows_sm90, rows, COUNT(rows)},
+    [FMK_MODULE_PACK] = {"pack", fmk_pack_sm80, fmk_pack_sm90, pack, COUNT(pack)},
 };
 
 static fmk_status load(struct fmk_context *ctx, enum fmk_cuda_module module) {
@@ -116,10 +69,11 @@ static fmk_status load(struct fmk_context *ctx, enum fmk_cuda_module module) {
     if (status)
         return status;
     CUfunction functions[FMK_MODULE_KERNELS];
-    int32_t count = 0;
-    for (const char *name; !status && (name = modules[module].kernels[count]); count += !status) {
+    int32_t count = modules[module].count;
+    for (int32_t i = 0; !status && i < count; i++) {
+        const char *name = modules[module].kernels[i];
         snprintf(what, sizeof what, "kernel %s", name);
-        status = fmk_cuda_check(ctx, driver->ModuleGetFunction(&functions[count], loaded, name), what);
+        status = fmk_cuda_check(ctx, driver->ModuleGetFunction(&functions[i], loaded, name), what);
     }
     if (status) {
         driver->ModuleUnload(loaded);
