@@ -170,7 +170,7 @@ template <int family> __device__ __forceinline__ void write_row(const struct fmk
             decode_quad<family>(a.part, data, (int)(row % 16), k, w);
         for (int i = 0; i < 4; i++)
             w[i] = mul_rn(w[i], factor);
-        if (!a.part.k_index) {
+        if (family == DENSE || !a.part.k_index) {
             store_quad(out, a.type, k, a.width, out_vectors, w);
             continue;
         }

@@ -22,22 +22,21 @@ __device__ __forceinline__ double multiply_add(double a, double b, double c) {
 /* ---- activations ---- */
 
 struct activations {
-    const void *in;       /* row 0 */
+    const struct fmk_linear_kernel_args &args;
     const int32_t *index; /* k of each packed position, -1 = padding; or NULL */
-    int32_t type, k, planes;
-    int64_t plane_stride;
-    bool vectors; /* rows and planes are aligned to four numbers */
+    bool vectors;         /* rows are aligned to four numbers */
 };
 
 /* Positions k .. k+3 of one plane of the row that begins at `at`; 0 where there is nothing. */
 __device__ __forceinline__ void load_plane(const struct activations &x, int64_t at, int32_t k, float v[4]) {
-    const char *row = (const char *)x.in + at * number_size(x.type);
+    int32_t type = x.args.in_type;
+    const char *row = (const char *)x.args.in + at * number_size(type);
     if (!x.index) {
-        load_quad(row, x.type, k, x.k, x.vectors, v);
+        load_quad(row, type, k, x.args.k, x.vectors, v);
         return;
     }
     for (int i = 0; i < 4; i++)
-        v[i] = x.index[k + i] >= 0 ? load_number(row, x.type, x.index[k + i]) : 0.0f;
+        v[i] = x.index[k + i] >= 0 ? load_number(row, type, x.index[k + i]) : 0.0f;
 }
 
 template <class Sum>
@@ -48,8 +47,8 @@ __device__ __forceinline__ void load_activations(const struct activations &x, in
     for (int i = 0; i < 4; i++)
         v[i] = plane[i];
 #pragma unroll 1
-    for (int p = 1; p < x.planes; p++) {
-        load_plane(x, at + p * x.plane_stride, k, plane);
+    for (int p = 1; p < x.args.planes; p++) {
+        load_plane(x, at + p * x.args.plane_stride, k, plane);
         for (int i = 0; i < 4; i++)
             v[i] += plane[i];
     }
@@ -68,7 +67,7 @@ __device__ __forceinline__ void load_dense(const uint8_t *row, int32_t type, con
     if (!whole) { /* the end of K, or not aligned */
 #pragma unroll
         for (int q = 0; q < QUADS; q++)
-            load_quad(row, type, s.k[q], row ? count : 0, false, w + 4 * q);
+            load_quad(row, type, s.k[q], count, false, w + 4 * q);
     } else if (type == NUMBER_F32) {
 #pragma unroll
         for (int q = 0; q < QUADS; q++) {
@@ -88,21 +87,20 @@ __device__ __forceinline__ void load_dense(const uint8_t *row, int32_t type, con
     }
 }
 
-/* The rows that a lane serves. */
+/* The two rows that a lane serves. Past the last row it is that one again: nobody takes the result. */
 struct dense_rows {
-    const uint8_t *row[2]; /* NULL past n */
-    bool vectors;
+    const uint8_t *row[2];
+    bool vectors; /* aligned to 16 bytes */
 };
 
 __device__ __forceinline__ struct dense_rows find_rows(const struct fmk_linear_part &part,
                                                        const uint8_t *data, int32_t panel, int g) {
-    struct dense_rows rows = {{NULL, NULL}, true};
+    struct dense_rows rows;
     for (int i = 0; i < 2; i++) {
         int64_t n = 16 * (int64_t)panel + g + 8 * i;
-        if (n < part.n)
-            rows.row[i] = data + n * part.stride;
-        rows.vectors = rows.vectors && rows.row[i] && ((uintptr_t)rows.row[i] & 15) == 0;
+        rows.row[i] = data + (n < part.n ? n : part.n - 1) * part.stride;
     }
+    rows.vectors = (((uintptr_t)rows.row[0] | (uintptr_t)rows.row[1]) & 15) == 0;
     return rows;
 }
 
@@ -153,7 +151,7 @@ __device__ __forceinline__ void multiply_step(const struct step &s, const struct
 #pragma unroll
         for (int q = 0; q < QUADS; q++) {
             Sum v[4];
-            load_activations(x, shared.in_at[token], s.k[q], v);
+            load_activations(x, shared.in_at[token], (int32_t)not_before_here((uint32_t)s.k[q]), v);
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -227,12 +225,14 @@ template <int family, class Sum>
 __device__ __forceinline__ void compute(const struct fmk_linear_kernel_args &a, struct shared<Sum> &shared,
                                         const struct place &place, int32_t expert, int32_t first,
                                         int tokens) {
-    int64_t in_size = number_size(a.in_type);
-    if (threadIdx.x < tokens) {
-        int32_t token = first + threadIdx.x;
-        shared.in_at[threadIdx.x] = (a.in_rows ? a.in_rows[token] : token) * a.in_stride;
+    if ((int)threadIdx.x < tokens) {
+        int32_t token = first + (int32_t)threadIdx.x;
+        shared.in_at[threadIdx.x] =
+            (a.in_rows ? a.in_rows[token] : token) * a.in_stride + blockIdx.z * a.expert_in_stride;
     }
     __syncthreads();
+    bool vectors =
+        is_aligned(a.in, a.in_type) && (a.in_stride | a.plane_stride | a.expert_in_stride) % 4 == 0;
 
     int sides = a.glu ? 2 : 1;
     float t[2] = {0, 0};
@@ -241,16 +241,8 @@ __device__ __forceinline__ void compute(const struct fmk_linear_kernel_args &a, 
     bool mine = token < tokens && row < a.part[place.part].n;
     for (int side = 0; side < sides; side++) {
         const struct fmk_linear_part &part = a.part[place.part + side];
-        struct activations x = {
-            (const char *)a.in + blockIdx.z * a.expert_in_stride * in_size,
-            part.k_index ? part.k_index + (int64_t)expert * a.k_packed : NULL,
-            a.in_type,
-            a.k,
-            a.planes,
-            a.plane_stride,
-            false,
-        };
-        x.vectors = is_aligned(x.in, x.type) && a.in_stride % 4 == 0 && a.plane_stride % 4 == 0;
+        struct activations x = {a, part.k_index ? part.k_index + (int64_t)expert * a.k_packed : NULL,
+                                vectors};
         multiply_rows<family>(a, part, x, expert, place.panel, place.g + threadIdx.x % 32 / 16, tokens,
                               shared);
         Sum total = add_up(shared, tokens);
