@@ -325,6 +325,22 @@ inline uint2 load_8(const void *from) {
 }
 inline void prefetch(const void *) {}
 
+inline void copy_16_async(void *shared, const void *from, bool there) {
+    if (reinterpret_cast<uintptr_t>(shared) % 16 || (there && reinterpret_cast<uintptr_t>(from) % 16))
+        emulator::fail("16 bytes are copied from %p to %p, one of which is not aligned to them", from,
+                       shared);
+    emulator::start_copy(shared, there ? from : nullptr);
+}
+inline void copy_16_async(void *shared, const void *from) {
+    copy_16_async(shared, from, true);
+}
+inline void end_copies() {
+    emulator::end_copies();
+}
+template <int PENDING> inline void wait_for_copies() {
+    emulator::wait_for_copies(PENDING);
+}
+
 inline void mma_f16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1, const float c[4]) {
     emulator::mma_f16(emulator::Mma{d, c, a, b0, b1});
 }

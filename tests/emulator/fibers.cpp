@@ -4,10 +4,13 @@
 #include "fibers.h"
 #include "shared.h"
 
+#include <mutex>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #ifndef __x86_64__
@@ -35,6 +38,7 @@ struct Block {
     unsigned num_warps, alive, at_barrier; /* threads */
     uint32_t ready_warps;
     bool backwards;
+    Thread *turn; /* who runs */
     void *return_to;
     Warp warps[MOST_THREADS / WARP];
 };
@@ -137,6 +141,7 @@ static void yield(Thread *thread, Warp *warp) {
         fail("no thread of the block can go on");
     }
     Thread *to = next->thread[lane];
+    block->turn = to;
     if (to != thread)
         change_over(&thread->stack_pointer, to->stack_pointer);
 }
@@ -213,6 +218,41 @@ void *request_of(const Warp *warp, unsigned lane) {
     return warp->thread[lane]->request;
 }
 
+/* ---- copies ---- */
+
+static void make_copy(void *to, const void *from) {
+    if (from)
+        memcpy(to, from, 16);
+    else
+        memset(to, 0, 16);
+}
+
+void start_copy(void *to, const void *from) {
+    Thread *thread = self();
+    Copies &copies = thread->copies;
+    if (!thread->warp->block->backwards) {
+        make_copy(to, from);
+        return;
+    }
+    if (copies.last - copies.first == Copies::MOST)
+        fail("more than %u copies are under way", Copies::MOST);
+    copies.ring[copies.last++ % Copies::MOST] = {to, from, copies.group};
+}
+
+void end_copies() {
+    self()->copies.group++;
+}
+
+void wait_for_copies(unsigned pending_groups) {
+    Copies &copies = self()->copies;
+    for (; copies.first != copies.last; copies.first++) {
+        const Copies::Copy &copy = copies.ring[copies.first % Copies::MOST];
+        if (copy.group + pending_groups >= copies.group)
+            return;
+        make_copy(copy.to, copy.from);
+    }
+}
+
 /* ---- blocks ---- */
 
 static void fiber() {
@@ -266,18 +306,64 @@ struct Stacks {
 struct Processor {
     Stacks stacks;
     Block block;
+    const Grid *running = nullptr;
+    char signal_stack[32 << 10];
 };
+
+static Processor *processor();
+
+static void print_place(const Thread *thread) {
+    const Grid *grid = thread->grid;
+    fprintf(stderr, "emulator: %s: block (%u, %u, %u) of (%u, %u, %u), thread (%u, %u, %u) of (%u, %u, %u): ",
+            grid->kernel, thread->block.x, thread->block.y, thread->block.z, grid->blocks.x, grid->blocks.y,
+            grid->blocks.z, thread->index.x, thread->index.y, thread->index.z, grid->threads.x,
+            grid->threads.y, grid->threads.z);
+}
+
+static struct sigaction handlers_before[NSIG];
+
+/* Says which thread of which kernel touched what it may not; then what would have happened happens. */
+static void on_fault(int number, siginfo_t *info, void *) {
+    const Processor *on = processor();
+    if (on->running) {
+        print_place(on->block.turn);
+        fprintf(stderr, "it may not touch %p\n", info->si_addr);
+    }
+    sigaction(number, &handlers_before[number], nullptr);
+}
+
+/* On a stack of its own: the thread's may be what is full. */
+static void watch_faults(Processor *on) {
+    stack_t stack = {};
+    stack.ss_sp = on->signal_stack;
+    stack.ss_size = sizeof on->signal_stack;
+    sigaltstack(&stack, nullptr);
+    static std::once_flag once;
+    std::call_once(once, [] {
+        struct sigaction action = {};
+        action.sa_sigaction = on_fault;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        for (int number : {SIGSEGV, SIGBUS})
+            sigaction(number, &action, &handlers_before[number]);
+    });
+}
 
 static Processor *processor() {
     static pthread_key_t key = [] {
         pthread_key_t made;
-        pthread_key_create(&made, [](void *it) { delete static_cast<Processor *>(it); });
+        pthread_key_create(&made, [](void *it) {
+            stack_t none = {};
+            none.ss_flags = SS_DISABLE;
+            sigaltstack(&none, nullptr);
+            delete static_cast<Processor *>(it);
+        });
         return made;
     }();
     void *it = pthread_getspecific(key);
     if (!it) {
         it = new Processor{};
         pthread_setspecific(key, it);
+        watch_faults(static_cast<Processor *>(it));
     }
     return static_cast<Processor *>(it);
 }
@@ -306,20 +392,24 @@ static void run_block(Processor *on, const Grid &grid, Dim at, unsigned number) 
         for (unsigned l = 0; l < lanes; l++) {
             unsigned i = w * WARP + l;
             Thread *thread = thread_of(on->stacks, i);
-            *thread = Thread{};
             thread->index = Dim{i % grid.threads.x, i / grid.threads.x % grid.threads.y,
                                 i / grid.threads.x / grid.threads.y};
             thread->lane = l;
             thread->warp = &warp;
             thread->grid = &grid;
             thread->block = at;
+            thread->waited_for_dependency = false;
+            thread->copies.first = thread->copies.last = thread->copies.group = 0;
             thread->stack_pointer = fresh_stack(thread, fiber);
             warp.thread[l] = thread;
         }
     }
     unsigned first_warp = pick(block->ready_warps, block->backwards);
     Warp &warp = block->warps[first_warp];
-    change_over(&block->return_to, warp.thread[pick(warp.ready, block->backwards)]->stack_pointer);
+    block->turn = warp.thread[pick(warp.ready, block->backwards)];
+    on->running = &grid;
+    change_over(&block->return_to, block->turn->stack_pointer);
+    on->running = nullptr;
 }
 
 static bool anybody_waited(const Processor *on, unsigned threads) {
@@ -352,11 +442,7 @@ void run(const Grid &grid) {
 }
 
 void fail(const char *format, ...) {
-    const Thread *thread = self();
-    fprintf(stderr, "emulator: %s: block (%u, %u, %u) of (%u, %u, %u), thread (%u, %u, %u) of (%u, %u, %u): ",
-            thread->grid->kernel, thread->block.x, thread->block.y, thread->block.z, thread->grid->blocks.x,
-            thread->grid->blocks.y, thread->grid->blocks.z, thread->index.x, thread->index.y, thread->index.z,
-            thread->grid->threads.x, thread->grid->threads.y, thread->grid->threads.z);
+    print_place(self());
     va_list list;
     va_start(list, format);
     vfprintf(stderr, format, list);

@@ -18,6 +18,18 @@ struct Dim {
 struct Grid;
 struct Warp;
 
+/* Copies that a thread has started and not waited for, in groups. */
+struct Copies {
+    static constexpr unsigned MOST = 256;
+    struct Copy {
+        void *to;
+        const void *from; /* NULL: zeros */
+        unsigned group;
+    } ring[MOST];
+    unsigned first, last; /* those under way: first .. last - 1, modulo MOST */
+    unsigned group;       /* that is being started */
+};
+
 /* Lies at the end of its fiber's stack, so that a thread finds itself without thread-local storage. */
 struct alignas(64) Thread {
     Dim index;
@@ -28,6 +40,7 @@ struct alignas(64) Thread {
     void *request; /* operands of the collective that it waits in */
     void *stack_pointer;
     bool waited_for_dependency;
+    Copies copies;
 };
 
 /* One launch. */
@@ -61,6 +74,12 @@ enum class Collective { sync, shuffle, ballot, mma };
 Warp *arrive(uint32_t mask, Collective what, void *request);
 void depart(Warp *warp, uint32_t mask);
 void *request_of(const Warp *warp, unsigned lane);
+
+/* Copies of 16 bytes. Even blocks make them at once, odd ones when they are waited for: as early and as late
+ * as they may happen. from NULL: of zeros. */
+void start_copy(void *to, const void *from);
+void end_copies();
+void wait_for_copies(unsigned pending_groups);
 
 /* Prints where the thread is and what it did wrong, and aborts. */
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -85,3 +85,17 @@ extern "C" __global__ __launch_bounds__(32) void selftest_mma(
     for (int i = 0; i < 4; i++)
         args.d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
 }
+
+/* For looking at what the emulator says of faults: which one is asked for. */
+extern "C" __global__ __launch_bounds__(64) void selftest_fault(
+    const __grid_constant__ struct selftest_fault_args args) {
+    wait_for_dependency();
+    if (threadIdx.x == 37) {
+        if (args.kind == 0)
+            args.at[args.count] = 1;
+        if (args.kind == 1)
+            args.at[args.count + 4096] = 1;
+        if (args.kind == 2)
+            __syncwarp(0xffffffff);
+    }
+}

@@ -28,4 +28,9 @@ struct selftest_mma_args {
     int32_t bf16;
 };
 
+struct selftest_fault_args {
+    int32_t *at;
+    int32_t count, kind;
+};
+
 #endif

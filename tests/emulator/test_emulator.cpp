@@ -6,7 +6,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 #include <vector>
 
 #define CHECK(condition)                                                                                     \
@@ -170,7 +173,32 @@ static void test_graph() {
     CHECK(cuStreamEndCapture(stream, &graph) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
 }
 
-static void time_mma() {
+/* A kernel that does wrong ends the process, with a sentence that says so. */
+static void test_fault(int kind, const char *sentence) {
+    int ends[2];
+    CHECK(!pipe(ends));
+    pid_t child = fork();
+    if (!child) {
+        dup2(ends[1], 2);
+        Array<int32_t> memory(std::vector<int32_t>(100));
+        launch("selftest_fault", 1, 1, 64, selftest_fault_args{memory.data(), 100, kind});
+        _exit(0);
+    }
+    close(ends[1]);
+    std::string said;
+    char text[256];
+    for (ssize_t got; (got = read(ends[0], text, sizeof text)) > 0;)
+        said.append(text, static_cast<size_t>(got));
+    close(ends[0]);
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    if (said.find(sentence) == std::string::npos) {
+        fprintf(stderr, "instead of \"%s\": %s\n", sentence, said.c_str());
+        exit(1);
+    }
+}
+
+static void time_barrier() {
     Array<int32_t> from(std::vector<int32_t>(256)), to(std::vector<int32_t>(256));
     timespec before, after;
     const int rounds = 10000;
@@ -194,6 +222,9 @@ int main() {
     test_shuffle();
     test_mma();
     test_graph();
-    time_mma();
+    test_fault(0, "selftest_fault wrote next to the 400 bytes");
+    test_fault(1, "thread (37, 0, 0) of (64, 1, 1): it may not touch");
+    test_fault(2, "no thread of the block can go on");
+    time_barrier();
     return 0;
 }
