@@ -161,6 +161,7 @@ template <int family> __device__ __forceinline__ void write_row(const struct fmk
 
     const uint8_t *data = (const uint8_t *)a.part.data + (family == DENSE ? row : row / 16) * a.part.stride;
     bool in_vectors = is_aligned(data, a.part.dtype), out_vectors = is_aligned(out, a.type);
+    const int32_t *index = family == DENSE ? NULL : a.part.k_index; /* of whole quads */
     float factor = a.factor ? *a.factor : 1.0f;
     for (int32_t k = 4 * threadIdx.x; k < a.k_packed; k += 4 * blockDim.x) {
         float w[4];
@@ -170,13 +171,11 @@ template <int family> __device__ __forceinline__ void write_row(const struct fmk
             decode_quad<family>(a.part, data, (int)(row % 16), k, w);
         for (int i = 0; i < 4; i++)
             w[i] = mul_rn(w[i], factor);
-        if (family == DENSE || !a.part.k_index) {
+        if (!index)
             store_quad(out, a.type, k, a.width, out_vectors, w);
-            continue;
-        }
-        for (int i = 0; i < 4; i++)
-            if (a.part.k_index[k + i] >= 0)
-                store_number(out, a.type, a.part.k_index[k + i], w[i]);
+        for (int i = 0; index && i < 4; i++)
+            if (index[k + i] >= 0)
+                store_number(out, a.type, index[k + i], w[i]);
     }
 }
 
