@@ -14,7 +14,7 @@ NEEDED = {"libc.so.6", "libm.so.6", "libjansson.so.4", "libpcre2-8.so.0",
 FORBIDDEN = {"abort", "exit", "_exit", "quick_exit", "__assert_fail", "raise", "signal", "sigaction",
              "printf", "__printf_chk", "fprintf", "__fprintf_chk", "vfprintf", "__vfprintf_chk", "puts",
              "putchar", "putc", "fputs", "fputc", "perror", "stdout", "stderr", "getenv", "secure_getenv",
-             "setenv", "dlsym", "dlopen"}
+             "setenv"}
 
 
 def tool(*command):
