@@ -71,8 +71,8 @@ static void add_shape(void *user, char *word) {
     if (o->num_shapes == MAX_LIST)
         quit(EXIT_USAGE, "--shapes has more than %d items", MAX_LIST);
     *x = 0;
-    o->shapes[o->num_shapes].n = parse_number("--shapes N", word, 16, MAX_SIDE);
-    o->shapes[o->num_shapes++].k = parse_number("--shapes K", x + 1, 16, MAX_SIDE);
+    o->shapes[o->num_shapes].n = parse_number("--shapes N", word, 256, MAX_SIDE);
+    o->shapes[o->num_shapes++].k = parse_number("--shapes K", x + 1, 256, MAX_SIDE);
 }
 
 static void add_m(void *user, char *word) {

@@ -16,6 +16,7 @@ static const struct {
     {"cuDeviceGetAttribute", offsetof(struct cuda_driver, DeviceGetAttribute)},
     {"cuDevicePrimaryCtxRetain", offsetof(struct cuda_driver, DevicePrimaryCtxRetain)},
     {"cuCtxSetCurrent", offsetof(struct cuda_driver, CtxSetCurrent)},
+    {"cuCtxSynchronize", offsetof(struct cuda_driver, CtxSynchronize)},
     {"cuGetErrorName", offsetof(struct cuda_driver, GetErrorName)},
     {"cuMemAlloc_v2", offsetof(struct cuda_driver, MemAlloc)},
     {"cuMemFree_v2", offsetof(struct cuda_driver, MemFree)},
@@ -124,6 +125,8 @@ void gpu_free(const struct gpu *gpu, uint64_t address) {
 
 void gpu_upload(const struct gpu *gpu, uint64_t address, const void *host, uint64_t bytes) {
     gpu_check(gpu, gpu->driver.MemcpyHtoD(address, host, bytes), "a copy to the device");
+    /* From pageable memory the copy goes on after the call, and our stream does not wait for it. */
+    gpu_check(gpu, gpu->driver.CtxSynchronize(), "a copy to the device");
 }
 
 void gpu_download(const struct gpu *gpu, void *host, uint64_t address, uint64_t bytes) {

@@ -16,6 +16,7 @@ struct cuda_driver {
     __typeof__(cuDeviceGetAttribute) *DeviceGetAttribute;
     __typeof__(cuDevicePrimaryCtxRetain) *DevicePrimaryCtxRetain;
     __typeof__(cuCtxSetCurrent) *CtxSetCurrent;
+    __typeof__(cuCtxSynchronize) *CtxSynchronize;
     __typeof__(cuGetErrorName) *GetErrorName;
     __typeof__(cuMemAlloc) *MemAlloc;
     __typeof__(cuMemFree) *MemFree;

@@ -31,9 +31,21 @@ void random_halves(uint16_t *out, uint64_t count, uint64_t seed) {
         out[i] = (out[i] & 0x8fff) | 0x2800;
 }
 
+/* Fills the rest of `bytes` with its first `drawn`, over and over. */
+static void repeat(void *out, uint64_t drawn, uint64_t bytes) {
+    for (uint64_t at = drawn; at < bytes; at += drawn)
+        memcpy((char *)out + at, out, bytes - at < drawn ? bytes - at : drawn);
+}
+
+enum { DRAWN = 65521 }; /* a prime: blocks of weights that differ before they repeat */
+
+static uint64_t drawn_of(uint64_t count) {
+    return count < DRAWN ? count : DRAWN;
+}
+
 uint64_t gpu_random_halves(const struct gpu *gpu, uint64_t count) {
-    const uint64_t repeat = UINT64_C(1) << 25;
-    uint64_t drawn = count < repeat ? count : repeat, address = gpu_allocate(gpu, 2 * count);
+    const uint64_t most = UINT64_C(1) << 25;
+    uint64_t drawn = count < most ? count : most, address = gpu_allocate(gpu, 2 * count);
     uint16_t *host = allocate_aligned(2 * drawn);
     random_halves(host, drawn, 2);
     for (uint64_t i = 0; i < count; i += drawn)
@@ -43,7 +55,7 @@ uint64_t gpu_random_halves(const struct gpu *gpu, uint64_t count) {
 }
 
 uint64_t gpu_random_normal(const struct gpu *gpu, fmk_dtype type, uint64_t count) {
-    enum { PERIOD = 65521, COPIES = 64 /* in one upload */ };
+    enum { PERIOD = DRAWN, COPIES = 64 /* in one upload */ };
     const uint64_t size = dtype_size(type), chunk = size * PERIOD;
     float *normal = allocate(PERIOD, sizeof *normal);
     char *host = allocate_aligned(COPIES * chunk);
@@ -66,14 +78,16 @@ uint64_t gpu_random_normal(const struct gpu *gpu, fmk_dtype type, uint64_t count
 
 static void make_blocks(struct source *source, uint64_t block, uint64_t blocks, const uint64_t *scale_at,
                         const uint16_t *scale, int num_scales) {
+    const uint64_t drawn = drawn_of(blocks);
     source->bytes = block * blocks;
     source->qweight = allocate_aligned(source->bytes);
-    random_bytes(source->qweight, source->bytes, 4);
-    for (uint64_t i = 0; i < blocks; i++)
+    random_bytes(source->qweight, block * drawn, 4);
+    for (uint64_t i = 0; i < drawn; i++)
         for (int j = 0; j < num_scales; j++) {
             uint16_t *half = (uint16_t *)((char *)source->qweight + i * block + scale_at[j]);
             *half = (*half & 0x3ff) | scale[j];
         }
+    repeat(source->qweight, block * drawn, source->bytes);
 }
 
 static void make_q4_k(struct source *source) {
@@ -99,8 +113,10 @@ static void make_int4(struct source *source) {
     for (uint64_t i = 0; i < groups * n; i++)
         scales[i] = (scales[i] & 0x3ff) | 8 << 10; /* 2^-7 to 2^-6 */
     source->scales = scales;
+    const uint64_t block = 128, drawn = drawn_of(n * k / 2 / block);
     source->qweight = allocate_aligned(n * k / 2);
-    random_bytes(source->qweight, n * k / 2, 6);
+    random_bytes(source->qweight, drawn * block, 6);
+    repeat(source->qweight, drawn * block, n * k / 2);
     source->bytes = n * k / 2 + 2 * groups * n;
     source->part.format = FMK_FORMAT_GPTQ;
     source->part.group_size = GROUP;
@@ -110,10 +126,12 @@ static void make_int4(struct source *source) {
 }
 
 static void make_f16(struct source *source) {
-    uint64_t count = (uint64_t)(source->part.n * source->part.k);
+    const uint64_t count = (uint64_t)(source->part.n * source->part.k), block = 256;
+    const uint64_t drawn = drawn_of(count / block);
     source->bytes = 2 * count;
     source->qweight = allocate_aligned(source->bytes);
-    random_halves(source->qweight, count, 7);
+    random_halves(source->qweight, drawn * block, 7);
+    repeat(source->qweight, 2 * drawn * block, source->bytes);
     source->part.format = FMK_FORMAT_DENSE;
     source->part.qweight.dtype = FMK_F16;
 }
