@@ -212,6 +212,20 @@ static inline fmk_weight *make_weight(struct bench *b, const struct ref_weight *
     return weight;
 }
 
+/* A workspace. On a GPU it is an address alone: its twin is what is filled and fenced. */
+static inline uint8_t *workspace_alloc(size_t size) {
+    uint8_t *space = on_gpu() ? aligned_alloc(256, (size + 511) / 256 * 256) : fenced(size);
+    assert_non_null(space);
+    return space;
+}
+
+static inline void workspace_free(uint8_t *space, size_t size) {
+    if (on_gpu())
+        free(space);
+    else
+        release(space, size);
+}
+
 /* Prepares and runs the call in a fenced workspace of exactly `least` bytes, or `best`. */
 static inline fmk_status call(struct bench *b, const fmk_weight *weight, fmk_linear_args *args,
                               bool generous) {
@@ -221,10 +235,10 @@ static inline fmk_status call(struct bench *b, const fmk_weight *weight, fmk_lin
         return status;
     assert_true(least <= best);
     size_t size = (size_t)(generous ? best : least);
-    uint8_t *space = fenced(size);
+    uint8_t *space = workspace_alloc(size);
     args->workspace = buffer(space, size);
     status = run_linear(b->queue, weight, args);
-    release(space, size);
+    workspace_free(space, size);
     return status;
 }
 

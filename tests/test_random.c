@@ -656,10 +656,10 @@ static size_t choose_workspace(const struct trial *t, struct ref_rng *rng) {
 }
 
 static void run(struct trial *t, struct bench *b, size_t size) {
-    uint8_t *space = fenced(size);
+    uint8_t *space = workspace_alloc(size);
     t->args.workspace = buffer(space, size);
     OK(run_linear(b->queue, t->s->weight, &t->args));
-    release(space, size);
+    workspace_free(space, size);
 }
 
 /* A row's bits depend neither on m nor on its place. */
