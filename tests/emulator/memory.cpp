@@ -63,17 +63,12 @@ bool is_pinned(const void *address, size_t bytes) {
     return holding(pinned(), reinterpret_cast<uintptr_t>(address), bytes) != pinned().end();
 }
 
-/* Bytes of the used pages that are not the caller's. */
+/* The ALIGN bytes before it, and what it leaves of its last ALIGN. */
 static bool fences_whole(uintptr_t start, const Allocation &a) {
-    const uint8_t *first = a.pages + PAGE, *end = a.pages + a.mapped - PAGE;
-    const uint8_t *begin = reinterpret_cast<const uint8_t *>(start);
-    for (const uint8_t *at = first; at < begin; at++)
-        if (*at != FENCE)
-            return false;
-    for (const uint8_t *at = begin + a.bytes; at < end; at++)
-        if (*at != FENCE)
-            return false;
-    return true;
+    static const std::string whole(ALIGN, static_cast<char>(FENCE));
+    const char *begin = reinterpret_cast<const char *>(start);
+    return !memcmp(begin - ALIGN, whole.data(), ALIGN) &&
+           !memcmp(begin + a.bytes, whole.data(), (ALIGN - a.bytes % ALIGN) % ALIGN);
 }
 
 void check_fences(const char *after) {

@@ -8,7 +8,8 @@ namespace emulator {
 
 constexpr int M = 16, N = 8, K = 16;
 
-template <float number(uint16_t)> static void multiply(const Warp *warp) {
+template <float number(uint16_t)>
+__attribute__((target_clones("avx2", "default"))) static void multiply(const Warp *warp) {
     uint16_t a_bits[M * K], b_bits[K * N];
     for (unsigned lane = 0; lane < WARP; lane++) {
         const Mma *mine = static_cast<const Mma *>(request_of(warp, lane));

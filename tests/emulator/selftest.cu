@@ -78,10 +78,12 @@ extern "C" __global__ __launch_bounds__(32) void selftest_mma(
     }
     const uint16_t *b = args.b + g * 16 + 2 * t;
     uint32_t b0 = b[0] | (uint32_t)b[1] << 16, b1 = b[8] | (uint32_t)b[9] << 16;
-    if (args.bf16)
-        mma_bf16(c, a, b0, b1, c);
-    else
-        mma_f16(c, a, b0, b1, c);
+    for (int round = 0; round < args.rounds; round++) {
+        if (args.bf16)
+            mma_bf16(c, a, b0, b1, c);
+        else
+            mma_f16(c, a, b0, b1, c);
+    }
     for (int i = 0; i < 4; i++)
         args.d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
 }

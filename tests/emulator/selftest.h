@@ -25,7 +25,7 @@ struct selftest_mma_args {
     const uint16_t *a, *b; /* [16][16], [8][16] */
     const float *c;        /* [16][8] */
     float *d;
-    int32_t bf16;
+    int32_t bf16, rounds;
 };
 
 struct selftest_fault_args {

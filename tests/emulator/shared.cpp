@@ -18,7 +18,7 @@ constexpr uint8_t POISON = 0xff;
 struct Use {
     std::mutex lock;
     int looks = 0;
-    std::vector<bool> chunks;
+    std::vector<size_t> chunks; /* offsets of those that it uses */
 };
 
 static thread_local char within_segment; /* makes the segment be there on this thread */
@@ -62,12 +62,15 @@ SharedMemory::SharedMemory(const char *kernel) : use_(use_of(kernel)) {
     memory_ = segment.data;
     size_ = segment.size;
     std::lock_guard<std::mutex> held(use_->lock);
-    use_->chunks.resize((size_ + CHUNK - 1) / CHUNK);
     if (use_->looks < LOOKS)
         memset(memory_, POISON, size_);
-    for (size_t i = 0; i < use_->chunks.size(); i++)
-        if (use_->chunks[i])
-            memset(memory_ + i * CHUNK, POISON, size_ - i * CHUNK < CHUNK ? size_ - i * CHUNK : CHUNK);
+    else
+        fill_used();
+}
+
+void SharedMemory::fill_used() {
+    for (size_t at : use_->chunks)
+        memset(memory_ + at, POISON, size_ - at < CHUNK ? size_ - at : CHUNK);
 }
 
 static bool touched(const uint8_t *memory, size_t size) {
@@ -76,15 +79,16 @@ static bool touched(const uint8_t *memory, size_t size) {
 
 void SharedMemory::poison() {
     std::lock_guard<std::mutex> held(use_->lock);
-    bool look = use_->looks < LOOKS;
-    use_->looks += look;
-    for (size_t i = 0; i < use_->chunks.size(); i++) {
-        uint8_t *chunk = memory_ + i * CHUNK;
-        size_t size = size_ - i * CHUNK < CHUNK ? size_ - i * CHUNK : CHUNK;
-        if (look && touched(chunk, size))
-            use_->chunks[i] = true;
-        if (use_->chunks[i])
-            memset(chunk, POISON, size);
+    fill_used();
+    if (use_->looks >= LOOKS)
+        return;
+    use_->looks++;
+    for (size_t at = 0; at < size_; at += CHUNK) {
+        size_t size = size_ - at < CHUNK ? size_ - at : CHUNK;
+        if (touched(memory_ + at, size)) {
+            use_->chunks.push_back(at);
+            memset(memory_ + at, POISON, size);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ class SharedMemory {
     void poison();
 
   private:
+    void fill_used();
+
     struct Use *use_;
     uint8_t *memory_;
     size_t size_;

@@ -141,7 +141,7 @@ static void test_mma() {
         Array<uint16_t> a_there(a), b_there(b);
         Array<float> c_there(c), d_there(std::vector<float>(128));
         launch("selftest_mma", 1, 1, 32,
-               selftest_mma_args{a_there.data(), b_there.data(), c_there.data(), d_there.data(), bf16});
+               selftest_mma_args{a_there.data(), b_there.data(), c_there.data(), d_there.data(), bf16, 1});
         std::vector<float> d = d_there.values();
         for (size_t row = 0; row < 16; row++)
             for (size_t column = 0; column < 8; column++) {
@@ -198,16 +198,27 @@ static void test_fault(int kind, const char *sentence) {
     }
 }
 
-static void time_barrier() {
-    Array<int32_t> from(std::vector<int32_t>(256)), to(std::vector<int32_t>(256));
-    timespec before, after;
+static double seconds() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+static void print_speed() {
     const int rounds = 10000;
-    clock_gettime(CLOCK_MONOTONIC, &before);
+    Array<int32_t> from(std::vector<int32_t>(256)), to(std::vector<int32_t>(256));
+    double before = seconds();
     launch("selftest_reverse", 1, 1, 256, selftest_reverse_args{from.data(), to.data(), rounds});
-    clock_gettime(CLOCK_MONOTONIC, &after);
-    double seconds = static_cast<double>(after.tv_sec - before.tv_sec) +
-                     static_cast<double>(after.tv_nsec - before.tv_nsec) * 1e-9;
-    printf("a barrier takes %.1f ns per thread\n", seconds * 1e9 / rounds / 2 / 256);
+    printf("a barrier: %.1f ns per thread\n", (seconds() - before) * 1e9 / rounds / 2 / 256);
+    Array<uint16_t> a(std::vector<uint16_t>(256)), b(std::vector<uint16_t>(128));
+    Array<float> c(std::vector<float>(128)), d(std::vector<float>(128));
+    before = seconds();
+    launch("selftest_mma", 1, 1, 32, selftest_mma_args{a.data(), b.data(), c.data(), d.data(), 0, rounds});
+    printf("an mma: %.2f us\n", (seconds() - before) * 1e6 / rounds);
+    before = seconds();
+    for (int round = 0; round < rounds; round++)
+        launch("selftest_mma", 1, 1, 32, selftest_mma_args{a.data(), b.data(), c.data(), d.data(), 0, 1});
+    printf("a launch: %.1f us\n", (seconds() - before) * 1e6 / rounds);
 }
 
 int main() {
@@ -224,7 +235,7 @@ int main() {
     test_graph();
     test_fault(0, "selftest_fault wrote next to the 400 bytes");
     test_fault(1, "thread (37, 0, 0) of (64, 1, 1): it may not touch");
-    test_fault(2, "no thread of the block can go on");
-    time_barrier();
+    test_fault(2, "has lanes that are not there or have ended");
+    print_speed();
     return 0;
 }
