@@ -54,12 +54,16 @@ __device__ __forceinline__ void load_activations(const struct activations &x, in
     }
 }
 
-/* ---- weights of a step: rows g and g + 8, and where their quads begin ---- */
+/* ---- a step: a lane's weights of rows g and g + 8; quad q begins at k + quad_offset ---- */
 
 struct step {
     struct fragment f;
-    int32_t k[QUADS];
+    int32_t k, near, far;
 };
+
+__device__ __forceinline__ int32_t quad_offset(const struct step &s, int q) {
+    return q % 2 * s.near + q / 2 * s.far;
+}
 
 /* A dense row: its lane, of 16, loads 16 bytes at a time. */
 __device__ __forceinline__ void load_dense(const uint8_t *row, int32_t type, const struct step &s,
@@ -67,11 +71,11 @@ __device__ __forceinline__ void load_dense(const uint8_t *row, int32_t type, con
     if (!whole) { /* the end of K, or not aligned */
 #pragma unroll
         for (int q = 0; q < QUADS; q++)
-            load_quad(row, type, s.k[q], count, false, w + 4 * q);
+            load_quad(row, type, s.k + quad_offset(s, q), count, false, w + 4 * q);
     } else if (type == NUMBER_F32) {
 #pragma unroll
         for (int q = 0; q < QUADS; q++) {
-            uint4 v = load_stream((const float *)row + s.k[q]);
+            uint4 v = load_stream((const float *)row + s.k + quad_offset(s, q));
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 w[4 * q + i] = bits_to_f32(word_of(v, i));
@@ -79,7 +83,7 @@ __device__ __forceinline__ void load_dense(const uint8_t *row, int32_t type, con
     } else {
 #pragma unroll
         for (int q = 0; q < QUADS; q += 2) {
-            uint4 v = load_stream((const uint16_t *)row + s.k[q]);
+            uint4 v = load_stream((const uint16_t *)row + s.k + quad_offset(s, q));
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 split_pair(word_of(v, i), type, w + 4 * q + 2 * i);
@@ -107,10 +111,9 @@ __device__ __forceinline__ struct dense_rows find_rows(const struct fmk_linear_p
 __device__ __forceinline__ void load_step(const struct fmk_linear_part &part, const struct dense_rows &rows,
                                           int32_t k, int32_t count, struct step &s) {
     int lane = threadIdx.x % 16;
-#pragma unroll
-    for (int q = 0; q < QUADS; q++)
-        s.k[q] =
-            part.dtype == NUMBER_F32 ? k + 64 * q + 4 * lane : k + 128 * (q / 2) + 8 * lane + 4 * (q % 2);
+    s.k = k + (part.dtype == NUMBER_F32 ? 4 : 8) * lane;
+    s.near = part.dtype == NUMBER_F32 ? 64 : 4;
+    s.far = 128;
     bool whole = rows.vectors && k + STEP_K <= count;
 #pragma unroll
     for (int i = 0; i < 2; i++)
@@ -126,9 +129,9 @@ __device__ __forceinline__ void load_step(const struct fmk_linear_part &part, co
     struct unit_headers<family> headers;
     load_headers(unit, g, headers);
     decode_fragment(part, unit, headers, g, tile, codes, s.f);
-#pragma unroll
-    for (int q = 0; q < QUADS; q++)
-        s.k[q] = k + fragment_k<family>(t, q);
+    s.k = k + fragment_k<family>(t, 0);
+    s.near = fragment_k<family>(0, 1);
+    s.far = fragment_k<family>(0, 2);
 }
 
 /* ---- a block ---- */
@@ -150,8 +153,10 @@ __device__ __forceinline__ void multiply_step(const struct step &s, const struct
         Sum sum[2] = {0, 0};
 #pragma unroll
         for (int q = 0; q < QUADS; q++) {
+            /* Or the compiler would work out the addresses of all quads before the loop, and keep them. */
+            uint32_t k = not_before_here((uint32_t)(s.k + quad_offset(s, q)));
             Sum v[4];
-            load_activations(x, shared.in_at[token], (int32_t)not_before_here((uint32_t)s.k[q]), v);
+            load_activations(x, shared.in_at[token], (int32_t)k, v);
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -284,42 +289,42 @@ __device__ __forceinline__ void linear_plain(const struct fmk_linear_kernel_args
                         (int)(end - first < TOKENS ? end - first : TOKENS));
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_dense_f32(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 3) void plain_dense_f32(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<DENSE, float>(args);
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_int4_f32(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 3) void plain_int4_f32(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<INT4, float>(args);
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_q4k_f32(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 3) void plain_q4k_f32(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<Q4K, float>(args);
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_q6k_f32(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 3) void plain_q6k_f32(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<Q6K, float>(args);
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_dense_f64(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_dense_f64(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<DENSE, double>(args);
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_int4_f64(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_int4_f64(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<INT4, double>(args);
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_q4k_f64(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_q4k_f64(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<Q4K, double>(args);
 }
 
-extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS) void plain_q6k_f64(
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_q6k_f64(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<Q6K, double>(args);
 }
