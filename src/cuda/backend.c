@@ -228,6 +228,10 @@ const struct fmk_backend_row fmk_cuda_backend = {
     .memory = FMK_MEM_DEVICE,
     .alloc = device_alloc,
     .release = device_release,
+    .prepare = fmk_cuda_prepare,
+    .workspace = fmk_cuda_workspace,
+    .linear = fmk_cuda_linear,
     .rows = fmk_cuda_rows,
     .dequantize = fmk_cuda_dequantize,
+    .route_sort = fmk_cuda_route_sort,
 };

@@ -114,15 +114,15 @@ const struct fmk_kernel *fmk_kernel_row(int32_t i) {
 /* Bytes that cuBLAS wants of its own, for some hundred rows by some hundred columns of every part, whichever
  * of them it serves: activations, decoded weights, sums. src/cuda/plan.c lays a call out in no more. */
 static uint64_t gemm_workspace(const struct fmk_projection *w, const struct fmk_call *call) {
-    int64_t rows = fmk_min(call->rows, FMK_GEMM_LEAST_ROWS), k = 0, n = 0, forms = 1;
+    int64_t m = fmk_min(call->rows, FMK_GEMM_LEAST_ROWS), k = 0, n = 0, forms = 1;
     for (int32_t p = 0; p < w->num_parts; p++) {
         k = fmk_max(k, w->parts[p].k_packed + 8);
         n = fmk_max(n, w->parts[p].n);
         forms += w->parts[p].k_index != NULL;
     }
     /* Three bf16 planes are the most that an activation takes. */
-    return FMK_GEMM_WORKSPACE + 4096 + 6 * (uint64_t)(forms * rows * k) +
-           8 * (uint64_t)(FMK_GEMM_LEAST_COLUMNS * k) + 4 * (uint64_t)(rows * w->n);
+    return FMK_GEMM_WORKSPACE + 256 * (uint64_t)(forms + 8) + 6 * (uint64_t)(forms * m * k) +
+           8 * (uint64_t)(FMK_GEMM_LEAST_COLUMNS * k) + 4 * (uint64_t)(m * w->n);
 }
 
 struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fmk_projection *w,
@@ -136,7 +136,7 @@ struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fm
         .m = call->rows,
         .in_type = call->args.in_type,
         .route = call->routing.kind,
-        .workspace = workspace,
+        .workspace = workspace < FMK_BEST_WORKSPACE ? workspace : FMK_BEST_WORKSPACE,
         .gemm_workspace = cuda ? gemm_workspace(w, call) : 0,
     };
 }

@@ -57,6 +57,7 @@ enum {
     /* Rows at which the choice on CUDA changes: up to so many the mma kernels are as fast as cuBLAS. */
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_M_DECODE = 64,
+    FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
     /* A call that cuBLAS serves has room for so much at once at least. */
     FMK_GEMM_WORKSPACE = 32 << 20, /* of cuBLAS itself */
     FMK_GEMM_LEAST_ROWS = 256,
