@@ -100,8 +100,8 @@ void gpu_open(struct gpu *gpu, int device) {
     gpu_check(gpu, driver->DevicePrimaryCtxRetain(&gpu->context, gpu->device), "the primary context");
     gpu_check(gpu, driver->CtxSetCurrent(gpu->context), "the primary context");
     gpu_check(gpu, driver->StreamCreate(&gpu->stream, CU_STREAM_NON_BLOCKING), "a stream");
-    gpu_check(gpu, driver->EventCreate(&gpu->begin, CU_EVENT_DEFAULT), "an event");
-    gpu_check(gpu, driver->EventCreate(&gpu->end, CU_EVENT_DEFAULT), "an event");
+    for (int i = 0; i <= GPU_REPLAYS; i++)
+        gpu_check(gpu, driver->EventCreate(&gpu->events[i], CU_EVENT_DEFAULT), "an event");
     gpu->capability = 10 * attribute(gpu, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
                       attribute(gpu, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
     gpu->multiprocessors = attribute(gpu, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
@@ -139,20 +139,27 @@ void gpu_wait(const struct gpu *gpu) {
 
 /* ---- time ---- */
 
-static double replay(const struct gpu *gpu, CUgraphExec graph) {
+/* Launches the graph `count` times in a row, an event between any two: seconds of each. The first launch is
+ * not counted: while it runs, the next ones are enqueued, so that none waits for the host. */
+static void replay(const struct gpu *gpu, CUgraphExec graph, double *samples, int count) {
     const struct cuda_driver *driver = &gpu->driver;
-    float milliseconds;
-    gpu_check(gpu, driver->EventRecord(gpu->begin, gpu->stream), "an event");
     gpu_check(gpu, driver->GraphLaunch(graph, gpu->stream), "a graph's launch");
-    gpu_check(gpu, driver->EventRecord(gpu->end, gpu->stream), "an event");
+    gpu_check(gpu, driver->EventRecord(gpu->events[0], gpu->stream), "an event");
+    for (int i = 0; i < count; i++) {
+        gpu_check(gpu, driver->GraphLaunch(graph, gpu->stream), "a graph's launch");
+        gpu_check(gpu, driver->EventRecord(gpu->events[i + 1], gpu->stream), "an event");
+    }
     gpu_wait(gpu);
-    gpu_check(gpu, driver->EventElapsedTime(&milliseconds, gpu->begin, gpu->end),
-              "the time between two events");
-    return 1e-3 * milliseconds;
+    for (int i = 0; i < count; i++) {
+        float milliseconds;
+        gpu_check(gpu, driver->EventElapsedTime(&milliseconds, gpu->events[i], gpu->events[i + 1]),
+                  "the time between two events");
+        samples[i] = 1e-3 * milliseconds;
+    }
 }
 
 struct timing gpu_time(const struct gpu *gpu, void (*call)(void *user, int i), void *user, int calls) {
-    enum { WARM_UP = 3, REPLAYS = 30, FEW_REPLAYS = 5 };
+    enum { FEW_REPLAYS = 5 };
     const struct cuda_driver *driver = &gpu->driver;
     CUgraph graph;
     CUgraphExec executable;
@@ -162,14 +169,12 @@ struct timing gpu_time(const struct gpu *gpu, void (*call)(void *user, int i), v
     gpu_check(gpu, driver->StreamEndCapture(gpu->stream, &graph), "the end of capturing");
     gpu_check(gpu, driver->GraphInstantiate(&executable, graph, 0), "instantiating a graph");
 
-    double samples[REPLAYS], longest = 0;
-    for (int i = 0; i < WARM_UP && longest < 0.1; i++) {
-        double took = replay(gpu, executable);
-        longest = took > longest ? took : longest;
-    }
-    int replays = longest < 0.1 ? REPLAYS : FEW_REPLAYS;
+    double samples[GPU_REPLAYS];
+    replay(gpu, executable, samples, 1);
+    int replays = samples[0] < 0.1 ? GPU_REPLAYS : FEW_REPLAYS;
+    replay(gpu, executable, samples, replays);
     for (int i = 0; i < replays; i++)
-        samples[i] = replay(gpu, executable) / calls;
+        samples[i] /= calls;
     gpu_check(gpu, driver->GraphExecDestroy(executable), "destroying a graph");
     gpu_check(gpu, driver->GraphDestroy(graph), "destroying a graph");
     return timing_of(samples, replays);

@@ -49,7 +49,7 @@ struct cuda_driver {
 typedef int cublas_gemm(void *, int, int, int, int, int, const void *, const void *, int, int, const void *,
                         int, int, const void *, void *, int, int, int, int);
 
-enum { CUBLAS_WORKSPACE = 32 << 20 };
+enum { CUBLAS_WORKSPACE = 32 << 20, GPU_REPLAYS = 30 };
 
 struct gpu {
     struct cuda_driver driver;
@@ -57,7 +57,7 @@ struct gpu {
     CUcontext context; /* the device's primary one, current on the thread that opened it */
     CUstream stream;
     int capability, multiprocessors, l2_bytes, driver_version;
-    CUevent begin, end;
+    CUevent events[GPU_REPLAYS + 1];
     void *cublas; /* its handle; NULL: there is no libcublas */
     cublas_gemm *gemm;
     uint64_t cublas_workspace;
@@ -73,8 +73,8 @@ void gpu_upload(const struct gpu *gpu, uint64_t address, const void *host, uint6
 void gpu_download(const struct gpu *gpu, void *host, uint64_t address, uint64_t bytes);
 void gpu_wait(const struct gpu *gpu);
 
-/* Captures call(user, 0) .. call(user, calls-1), which enqueue on gpu->stream, in a graph and replays it at
- * least 20 times, or 5 when a replay takes over 100 ms. Answers seconds per call. */
+/* Captures call(user, 0) .. call(user, calls-1), which enqueue on gpu->stream, in a graph and replays it
+ * GPU_REPLAYS times, or 5 when a replay takes over 100 ms. Answers seconds per call. */
 struct timing gpu_time(const struct gpu *gpu, void (*call)(void *user, int i), void *user, int calls);
 
 /* out[m][n] = in[m][k] . weights[n][k]^T in f16 by cuBLAS with float accumulation, rows without gaps. */
