@@ -12,8 +12,7 @@ enum {
     FMK_ROWS_DENSE, /* any rows, either order, any alignment: struct fmk_lookup_args */
     FMK_ROWS_INT4,
     FMK_ROWS_Q4K,
-    FMK_ROWS_Q6K,
-    FMK_DECODE_KERNELS
+    FMK_ROWS_Q6K
 };
 
 enum {

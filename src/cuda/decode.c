@@ -50,7 +50,7 @@ static bool in_vectors(const struct request *r) {
 static fmk_status decode_units(struct fmk_queue *queue, const struct request *r) {
     bool int4 = r->part->layout->family == FMK_FAMILY_INT4;
     int64_t unit = int4 ? FMK_INT4_UNIT_K : FMK_Q4K_UNIT_K; /* q6_k: as q4_k */
-    int64_t units = (r->part->k_packed + unit - 1) / unit;
+    int64_t units = r->part->k_packed / unit;
     struct fmk_decode_args args = {
         .part = part_of(r->part, r->expert, r->row, r->rows),
         .out = (void *)(uintptr_t)r->out,
