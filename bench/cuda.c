@@ -53,7 +53,8 @@ static const struct argp_option options[] = {
     {"device", KEY_DEVICE, "I", 0, "index of the GPU (default 0)", 0},
     {"disable", KEY_DISABLE, "LIST", 0, "features to do without: sm90, cublas", 0},
     {"explain", KEY_EXPLAIN, NULL, 0, "fmk_explain of each line, on stderr", 0},
-    {"threads", KEY_THREADS, "T", 0, "load: of the context (default: all cores, 1, 2, 4 and 8 in turn)", 0},
+    {"threads", KEY_THREADS, "T", 0,
+     "load: of the context (default: all cores, and unless --quick 1, 2, 4 and 8)", 0},
     {"load-bytes", KEY_BYTES, "B", 0, "load: of all matrices together, about (default 2000000000)", 0},
     {0},
 };

@@ -170,7 +170,9 @@ void bench_load(struct bench *bench) {
         "MB | beside MB |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|\n",
         LOAD_N, LOAD_K);
-    static const int threads[] = {0, 1, 2, 4, 8};
+    static const int each[] = {0, 1, 2, 4, 8};
+    const int *threads = o->threads ? &o->threads : each;
+    const int num_threads = o->threads || o->quick ? 1 : (int)(sizeof each / sizeof *each);
     for (int f = 0; f < o->num_formats; f++) {
         struct source sources[MOST_WEIGHTS];
         int count = 0;
@@ -178,11 +180,8 @@ void bench_load(struct bench *bench) {
             source_make(&sources[count], o->formats[f], LOAD_N, LOAD_K);
             bytes += (int64_t)sources[count].bytes;
         }
-        for (size_t t = 0; t < sizeof threads / sizeof *threads; t++)
-            if (!o->threads)
-                load_threads(bench, o->formats[f], sources, count, threads[t]);
-        if (o->threads)
-            load_threads(bench, o->formats[f], sources, count, o->threads);
+        for (int t = 0; t < num_threads; t++)
+            load_threads(bench, o->formats[f], sources, count, threads[t]);
         for (int i = 0; i < count; i++)
             source_free(&sources[i]);
     }
