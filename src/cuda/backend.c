@@ -6,6 +6,8 @@
 #include "device.h"
 #include "features.h"
 #include "linear.h"
+#include "staging.h"
+#include "weights.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,6 +146,7 @@ static void cuda_close(struct fmk_context *ctx) {
     if (fmk_context_alive(ctx)) { /* a forked child: the driver is the parent's */
         cuda->primary = false;
     } else if (!fmk_cuda_enter(ctx, &before)) {
+        fmk_staging_close(ctx);
         for (int i = 0; i < FMK_MODULES; i++)
             if (cuda->module[i])
                 cuda->driver->ModuleUnload(cuda->module[i]);
@@ -188,8 +191,12 @@ static fmk_status queue_open(struct fmk_queue *queue) {
 
 static void queue_close(struct fmk_queue *queue) {
     CUcontext before;
-    if (!queue->device || fmk_context_alive(queue->ctx) || fmk_cuda_enter(queue->ctx, &before))
+    if (!queue->device)
         return;
+    if (fmk_context_alive(queue->ctx) || fmk_cuda_enter(queue->ctx, &before)) {
+        fmk_cublas_abandon(queue);
+        return;
+    }
     fmk_cublas_forget(queue);
     fmk_cuda_leave(queue->ctx, before);
 }
@@ -228,6 +235,15 @@ const struct fmk_backend_row fmk_cuda_backend = {
     .memory = FMK_MEM_DEVICE,
     .alloc = device_alloc,
     .release = device_release,
+    .storage_align = MEMORY_ALIGN,
+    .borrows = fmk_cuda_borrows,
+    .check_tensor = fmk_cuda_check_tensor,
+    .fill = fmk_cuda_fill,
+    .write = fmk_cuda_write,
+    .read = fmk_cuda_read,
+    .finish = fmk_cuda_finish,
+    .ready = fmk_cuda_ready,
+    .retire = fmk_cuda_retire,
     .prepare = fmk_cuda_prepare,
     .workspace = fmk_cuda_workspace,
     .linear = fmk_cuda_linear,

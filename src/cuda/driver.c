@@ -37,6 +37,8 @@ static const struct {
     {"cuCtxPushCurrent", 4000, offsetof(struct fmk_driver, CtxPushCurrent)},
     {"cuCtxPopCurrent", 4000, offsetof(struct fmk_driver, CtxPopCurrent)},
     {"cuCtxGetDevice", 2000, offsetof(struct fmk_driver, CtxGetDevice)},
+    {"cuStreamCreate", 2000, offsetof(struct fmk_driver, StreamCreate)},
+    {"cuStreamDestroy", 4000, offsetof(struct fmk_driver, StreamDestroy)},
     {"cuStreamGetCtx", 9020, offsetof(struct fmk_driver, StreamGetCtx)},
     {"cuStreamIsCapturing", 10000, offsetof(struct fmk_driver, StreamIsCapturing)},
     {"cuStreamSynchronize", 2000, offsetof(struct fmk_driver, StreamSynchronize)},

@@ -31,6 +31,8 @@ struct fmk_driver {
     CUresult (*CtxPopCurrent)(CUcontext *context);
     CUresult (*CtxGetDevice)(CUdevice *device);
 
+    CUresult (*StreamCreate)(CUstream *stream, unsigned flags);
+    CUresult (*StreamDestroy)(CUstream stream);
     CUresult (*StreamGetCtx)(CUstream stream, CUcontext *context);
     CUresult (*StreamIsCapturing)(CUstream stream, CUstreamCaptureStatus *status);
     CUresult (*StreamSynchronize)(CUstream stream);

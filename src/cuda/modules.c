@@ -39,7 +39,7 @@ static const char *const rows[] = {
     "rows_gather",      "rows_finish",      "rows_reduce",     "rows_route_small",
     "rows_route_clear", "rows_route_count", "rows_route_scan", "rows_route_place",
 };
-static const char *const pack[] = {NULL};
+static const char *const pack[] = {"pack_int4", "pack_q4k", "pack_q6k", "pack_rows", "pack_range"};
 
 static const struct {
     const char *name;

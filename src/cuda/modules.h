@@ -32,6 +32,8 @@ enum { /* plain: layout family + 4 * (accumulators are double); FMK_PLAIN_DENSE 
        FMK_PLAIN_KERNELS = 8
 };
 
+enum { FMK_PACK_INT4, FMK_PACK_Q4K, FMK_PACK_Q6K, FMK_PACK_ROWS, FMK_PACK_RANGE };
+
 enum { FMK_MODULE_KERNELS = 24 }; /* room for the kernels of the largest module */
 
 /* Loads a module unless it is loaded. Takes the context's lock; not for fmk_linear. */

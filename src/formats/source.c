@@ -424,6 +424,22 @@ void fmk_int4_scale_bits(const struct fmk_source *source, int64_t expert, int64_
     }
 }
 
+void fmk_int4_scales(const struct fmk_source *source, int64_t expert, int64_t row, int64_t rows,
+                     int64_t group, void *out) {
+    const fmk_part *part = &source->part;
+    const struct fmk_format_ops *ops = find_ops(part->format);
+    int64_t size = fmk_dtype_size(part->scales.dtype);
+    const uint8_t *scales = fmk_tensor_data(&part->scales, expert) + group * part->n * size;
+    if (ops == &fmk_gptq_ops && !part->n_order.data.handle) {
+        memcpy(out, scales + (part->n_begin + row) * size, (size_t)(rows * size));
+        return;
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t column = ops->scale_column(source, fmk_source_file_row(source, expert, row + r));
+        memcpy((uint8_t *)out + r * size, scales + column * size, (size_t)size);
+    }
+}
+
 void fmk_int4_zeros(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows, int64_t group,
                     uint8_t *out) {
     const struct fmk_format_ops *ops = find_ops(source->part.format);

@@ -71,6 +71,9 @@ void fmk_int4_codes(const struct fmk_source *source, int64_t expert, int64_t row
 /* As stored, in the bits of scales.dtype. */
 void fmk_int4_scale_bits(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows,
                          int64_t group, uint32_t *out);
+/* The same, one behind the other in scales.dtype. */
+void fmk_int4_scales(const struct fmk_source *source, int64_t expert, int64_t row, int64_t rows,
+                     int64_t group, void *out);
 /* The real zero points, 0..15. */
 void fmk_int4_zeros(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows, int64_t group,
                     uint8_t *out);
