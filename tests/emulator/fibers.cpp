@@ -322,12 +322,12 @@ static void print_place(const Thread *thread) {
 
 static struct sigaction handlers_before[NSIG];
 
-/* Says which thread of which kernel touched what it may not; then what would have happened happens. */
+/* Says which thread of which kernel it was; then what would have happened happens. */
 static void on_fault(int number, siginfo_t *info, void *) {
     const Processor *on = processor();
     if (on->running) {
         print_place(on->block.turn);
-        fprintf(stderr, "it may not touch %p\n", info->si_addr);
+        fprintf(stderr, "%s at %p\n", strsignal(number), info->si_addr);
     }
     sigaction(number, &handlers_before[number], nullptr);
 }
@@ -343,7 +343,7 @@ static void watch_faults(Processor *on) {
         struct sigaction action = {};
         action.sa_sigaction = on_fault;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        for (int number : {SIGSEGV, SIGBUS})
+        for (int number : {SIGSEGV, SIGBUS, SIGFPE})
             sigaction(number, &action, &handlers_before[number]);
     });
 }

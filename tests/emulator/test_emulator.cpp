@@ -234,7 +234,7 @@ int main() {
     test_mma();
     test_graph();
     test_fault(0, "selftest_fault wrote next to the 400 bytes");
-    test_fault(1, "thread (37, 0, 0) of (64, 1, 1): it may not touch");
+    test_fault(1, "thread (37, 0, 0) of (64, 1, 1): Segmentation fault at");
     test_fault(2, "has lanes that are not there or have ended");
     print_speed();
     return 0;
