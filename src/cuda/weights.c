@@ -217,7 +217,7 @@ fmk_status fmk_cuda_read(struct fmk_context *ctx, void *native, void *to, uint64
 
 /* ---- what is in flight ---- */
 
-fmk_status fmk_cuda_finish(struct fmk_queue *queue, void **pending) {
+fmk_status fmk_cuda_weight_finish(struct fmk_queue *queue, void **pending) {
     const struct fmk_driver *driver = fmk_cuda_of(queue->ctx)->driver;
     CUcontext before;
     CUevent event = NULL;
@@ -243,7 +243,7 @@ fmk_status fmk_cuda_finish(struct fmk_queue *queue, void **pending) {
     return status;
 }
 
-fmk_status fmk_cuda_ready(struct fmk_context *ctx, void *pending, bool wait) {
+fmk_status fmk_cuda_weight_ready(struct fmk_context *ctx, void *pending, bool wait) {
     const struct fmk_driver *driver = fmk_cuda_of(ctx)->driver;
     CUcontext before;
     fmk_status status = fmk_cuda_enter(ctx, &before);
@@ -256,7 +256,7 @@ fmk_status fmk_cuda_ready(struct fmk_context *ctx, void *pending, bool wait) {
     return status;
 }
 
-void fmk_cuda_retire(struct fmk_context *ctx, struct fmk_queue *queue, void *pending) {
+void fmk_cuda_weight_retire(struct fmk_context *ctx, struct fmk_queue *queue, void *pending) {
     const struct fmk_driver *driver = fmk_cuda_of(ctx)->driver;
     CUcontext before;
     if ((!queue && !pending) || fmk_context_alive(ctx) || fmk_cuda_enter(ctx, &before))

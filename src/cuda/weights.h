@@ -11,8 +11,8 @@ fmk_status fmk_cuda_write(struct fmk_queue *queue, uint64_t to, const fmk_tensor
                           struct fmk_progress *progress);
 fmk_status fmk_cuda_read(struct fmk_context *ctx, void *native, void *to, uint64_t from, uint64_t width,
                          uint64_t stride, uint64_t rows);
-fmk_status fmk_cuda_finish(struct fmk_queue *queue, void **pending);
-fmk_status fmk_cuda_ready(struct fmk_context *ctx, void *pending, bool wait);
-void fmk_cuda_retire(struct fmk_context *ctx, struct fmk_queue *queue, void *pending);
+fmk_status fmk_cuda_weight_finish(struct fmk_queue *queue, void **pending);
+fmk_status fmk_cuda_weight_ready(struct fmk_context *ctx, void *pending, bool wait);
+void fmk_cuda_weight_retire(struct fmk_context *ctx, struct fmk_queue *queue, void *pending);
 
 #endif
