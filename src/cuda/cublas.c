@@ -152,13 +152,16 @@ bool fmk_cublas_ready(const struct fmk_queue *queue) {
     return queue->device;
 }
 
+void fmk_cublas_abandon(struct fmk_queue *queue) {
+    free(queue->device);
+    queue->device = NULL;
+}
+
 void fmk_cublas_forget(struct fmk_queue *queue) {
     struct handle *handle = queue->device;
-    if (!handle)
-        return;
-    fmk_cuda_of(queue->ctx)->cublas->destroy(handle->handle);
-    free(handle);
-    queue->device = NULL;
+    if (handle)
+        fmk_cuda_of(queue->ctx)->cublas->destroy(handle->handle);
+    fmk_cublas_abandon(queue);
 }
 
 /* ---- the product ---- */

@@ -22,7 +22,7 @@ struct fmk_cublas_product {
  * Without any, cuBLAS would use memory of the handle, which two graphs of one queue must not share. */
 enum { FMK_CUBLAS_LEAST = 64 << 10, FMK_CUBLAS_WORKSPACE = 32 << 20 };
 
-/* The process's libcublas, opened on first use; NULL where there is none, with the sentence of why. */
+/* The process's libcublas, opened on first use; NULL where there is none. */
 const struct fmk_cublas *fmk_cublas_open(void);
 
 /* Makes the queue's handle unless it has one. For fmk_prepare: allocates; the caller has entered. FMK_OK also
@@ -35,5 +35,7 @@ bool fmk_cublas_ready(const struct fmk_queue *queue);
 fmk_status fmk_cublas_gemm(struct fmk_queue *queue, const struct fmk_cublas_product *product);
 /* Drops the queue's handle. The caller has entered. */
 void fmk_cublas_forget(struct fmk_queue *queue);
+/* Likewise where the device cannot be reached: after a fork, or when it is lost. */
+void fmk_cublas_abandon(struct fmk_queue *queue);
 
 #endif
