@@ -89,7 +89,7 @@ static fmk_status route(struct slab *slab) {
         .num_tiles = plan->num_tiles,
         .tile = plan->tile,
     };
-    return fmk_cuda_route(&slab->order, &args, plan->small_route);
+    return fmk_cuda_route_rows(&slab->order, &args, plan->small_route);
 }
 
 /* ---- gather ---- */
@@ -131,7 +131,7 @@ static fmk_status gather(struct slab *slab, const struct fmk_cuda_form *form) {
         .planes = form->planes,
         .zero_rest = plan->gemm,
     };
-    return fmk_cuda_gather(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_gather_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
 }
 
 /* ---- multiply: our kernels ---- */
@@ -360,7 +360,7 @@ static fmk_status finish(struct slab *slab, const struct fmk_packed *part, const
         .expert_out_stride = plan->call->routing.expert_out_stride,
         .epilogue = epilogue(slab),
     };
-    return fmk_cuda_finish(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_finish_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
 }
 
 /* One part without an activation. */
@@ -433,7 +433,7 @@ static fmk_status reduce(struct slab *slab) {
         .out_type = a->out_type,
         .addend_type = a->addend_type,
     };
-    return fmk_cuda_reduce(&slab->order, &args);
+    return fmk_cuda_reduce_rows(&slab->order, &args);
 }
 
 static fmk_status run_slab(struct slab *slab) {

@@ -16,20 +16,20 @@ static uint32_t column_blocks(int64_t threads) {
     return (uint32_t)((threads + FMK_ROWS_THREADS - 1) / FMK_ROWS_THREADS);
 }
 
-fmk_status fmk_cuda_gather(struct fmk_cuda_order *order, const struct fmk_gather_args *args, uint32_t blocks,
-                           uint32_t experts) {
+fmk_status fmk_cuda_gather_rows(struct fmk_cuda_order *order, const struct fmk_gather_args *args,
+                                uint32_t blocks, uint32_t experts) {
     return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_GATHER,
                             column_blocks(args->width / FMK_GATHER_COLUMNS), blocks, experts,
                             FMK_ROWS_THREADS, args, sizeof *args);
 }
 
-fmk_status fmk_cuda_finish(struct fmk_cuda_order *order, const struct fmk_finish_args *args, uint32_t blocks,
-                           uint32_t experts) {
+fmk_status fmk_cuda_finish_rows(struct fmk_cuda_order *order, const struct fmk_finish_args *args,
+                                uint32_t blocks, uint32_t experts) {
     return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_FINISH, column_blocks(args->n), blocks, experts,
                             FMK_ROWS_THREADS, args, sizeof *args);
 }
 
-fmk_status fmk_cuda_reduce(struct fmk_cuda_order *order, const struct fmk_reduce_args *args) {
+fmk_status fmk_cuda_reduce_rows(struct fmk_cuda_order *order, const struct fmk_reduce_args *args) {
     return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_REDUCE, column_blocks(args->width),
                             (uint32_t)(args->m - args->first), 1, FMK_ROWS_THREADS, args, sizeof *args);
 }
@@ -43,7 +43,7 @@ static fmk_status route_step(struct fmk_cuda_order *order, const struct fmk_rout
                             scan ? FMK_ROWS_SCAN_THREADS : FMK_ROWS_THREADS, args, sizeof *args);
 }
 
-fmk_status fmk_cuda_route(struct fmk_cuda_order *order, const struct fmk_route_args *args, bool small) {
+fmk_status fmk_cuda_route_rows(struct fmk_cuda_order *order, const struct fmk_route_args *args, bool small) {
     if (small)
         return route_step(order, args, FMK_ROWS_ROUTE_SMALL, 1);
     /* A few blocks for each multiprocessor: more would only wait. */
@@ -78,8 +78,8 @@ fmk_status fmk_cuda_route_sort(struct fmk_queue *queue, const fmk_routing *ids, 
     if (status)
         return status;
     struct fmk_cuda_order order = {queue, false};
-    status = fmk_cuda_route(&order, &args,
-                            total <= FMK_ROUTE_SMALL_PAIRS && num_experts <= FMK_ROUTE_SMALL_EXPERTS);
+    status = fmk_cuda_route_rows(&order, &args,
+                                 total <= FMK_ROUTE_SMALL_PAIRS && num_experts <= FMK_ROUTE_SMALL_EXPERTS);
     fmk_cuda_leave(queue->ctx, before);
     return status;
 }

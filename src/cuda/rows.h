@@ -12,13 +12,13 @@ struct fmk_cuda_order {
 };
 
 /* `blocks` along y: tiles, or runs of FMK_ROWS_BLOCK rows; z: experts of BATCH. */
-fmk_status fmk_cuda_gather(struct fmk_cuda_order *order, const struct fmk_gather_args *args, uint32_t blocks,
-                           uint32_t experts);
-fmk_status fmk_cuda_finish(struct fmk_cuda_order *order, const struct fmk_finish_args *args, uint32_t blocks,
-                           uint32_t experts);
-fmk_status fmk_cuda_reduce(struct fmk_cuda_order *order, const struct fmk_reduce_args *args);
+fmk_status fmk_cuda_gather_rows(struct fmk_cuda_order *order, const struct fmk_gather_args *args,
+                                uint32_t blocks, uint32_t experts);
+fmk_status fmk_cuda_finish_rows(struct fmk_cuda_order *order, const struct fmk_finish_args *args,
+                                uint32_t blocks, uint32_t experts);
+fmk_status fmk_cuda_reduce_rows(struct fmk_cuda_order *order, const struct fmk_reduce_args *args);
 /* `small`: at most FMK_ROUTE_SMALL_PAIRS entries are looked at, and one kernel does it. */
-fmk_status fmk_cuda_route(struct fmk_cuda_order *order, const struct fmk_route_args *args, bool small);
+fmk_status fmk_cuda_route_rows(struct fmk_cuda_order *order, const struct fmk_route_args *args, bool small);
 
 /* A kernel of any module; the next may start early. */
 fmk_status fmk_cuda_enqueue(struct fmk_cuda_order *order, int32_t module, int32_t kernel, uint32_t x,
