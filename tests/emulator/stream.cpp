@@ -127,8 +127,22 @@ static void run_kernel(const Launch &launch) {
     check_fences(launch.kernel->name);
 }
 
+/* A kernel's one parameter: among `params`, or as the bytes that `extra` tells of. */
+static const char *argument_of(void **params, void **extra, size_t size) {
+    if (params)
+        return static_cast<const char *>(params[0]);
+    const char *bytes = nullptr;
+    size_t given = 0;
+    for (; extra && *extra != CU_LAUNCH_PARAM_END; extra += 2)
+        if (extra[0] == CU_LAUNCH_PARAM_BUFFER_POINTER)
+            bytes = static_cast<const char *>(extra[1]);
+        else if (extra[0] == CU_LAUNCH_PARAM_BUFFER_SIZE)
+            given = *static_cast<size_t *>(extra[1]);
+    return given == size ? bytes : nullptr;
+}
+
 static CUresult launch(CUfunction function, Dim blocks, Dim threads, unsigned shared_bytes, CUstream stream,
-                       void **params) {
+                       void **params, void **extra) {
     if (CUresult result = ordered("cuLaunchKernel"))
         return result;
     if (!current_context())
@@ -138,10 +152,12 @@ static CUresult launch(CUfunction function, Dim blocks, Dim threads, unsigned sh
         return CUDA_ERROR_INVALID_HANDLE;
     uint64_t count = uint64_t(threads.x) * threads.y * threads.z;
     if (!blocks.x || !blocks.y || !blocks.z || blocks.x > 0x7fffffff || blocks.y > 65535 ||
-        blocks.z > 65535 || !count || count > MOST_THREADS || shared_bytes > 48 << 10 || !params)
+        blocks.z > 65535 || !count || count > MOST_THREADS || shared_bytes > 48 << 10)
         return CUDA_ERROR_INVALID_VALUE;
-    Launch it = {function->kernel, blocks, threads,
-                 std::string(static_cast<const char *>(params[0]), function->kernel->args_size)};
+    const char *argument = argument_of(params, extra, function->kernel->args_size);
+    if (!argument)
+        return CUDA_ERROR_INVALID_VALUE;
+    Launch it = {function->kernel, blocks, threads, std::string(argument, function->kernel->args_size)};
     return enqueue(stream, [it = std::move(it)] { run_kernel(it); });
 }
 
@@ -151,14 +167,14 @@ using namespace emulator;
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                        CUstream stream, void **params, void **) {
+                        CUstream stream, void **params, void **extra) {
     return launch(function, Dim{grid_x, grid_y, grid_z}, Dim{block_x, block_y, block_z}, shared_bytes, stream,
-                  params);
+                  params, extra);
 }
 
-CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **params, void **) {
+CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **params, void **extra) {
     return launch(function, Dim{c->gridDimX, c->gridDimY, c->gridDimZ},
-                  Dim{c->blockDimX, c->blockDimY, c->blockDimZ}, c->sharedMemBytes, c->hStream, params);
+                  Dim{c->blockDimX, c->blockDimY, c->blockDimZ}, c->sharedMemBytes, c->hStream, params, extra);
 }
 
 /* For cublas.cpp, which is a library of its own. */
