@@ -128,17 +128,16 @@ fmk_status fmk_cuda_fill(struct fmk_queue *queue, const struct fmk_fill *fill) {
     const struct fmk_packed *packed = fill->packed;
     if (!fill->data && !packed->bias && !packed->k_index)
         return FMK_OK;
-    fmk_status status = fill->data ? fmk_cuda_load(queue->ctx, FMK_MODULE_PACK) : FMK_OK;
-    if (status)
-        return status;
     size_t size = (size_t)fmk_max(packed->n, packed->k_packed) * 4;
     void *room = malloc(size);
     if (!room)
         return fmk_no_memory(size, "the index of a weight");
     struct fmk_pack pack = {.fill = fill};
-    status = begin(queue->ctx, queue->native, &pack.before);
+    fmk_status status = begin(queue->ctx, queue->native, &pack.before);
     if (!status) {
         status = fmk_stage_begin(queue, &pack.stage);
+        if (!status && fill->data)
+            status = fmk_cuda_load(queue->ctx, FMK_MODULE_PACK);
         if (!status)
             status = fill_experts(&pack, room);
         fmk_status last = fmk_stage_end(&pack.stage);
