@@ -119,7 +119,8 @@ enum {
 /* fmk_weight_desc.flags */
 enum {
     FMK_WEIGHT_BORROW = 1, /* keep using the source bytes where a kernel can: they must outlive the
-                              weight (or belong to `source`). Bytes no kernel can use are copied. */
+                              weight (or belong to `source`). Bytes no kernel can use are copied. CUDA:
+                              used are dense and PACKED bytes in device memory */
     FMK_WEIGHT_GLU = 2     /* two parts of equal n: parts[0] is gate, parts[1] is up */
 };
 
@@ -191,7 +192,8 @@ typedef struct {
                                1 = always, -1 = never */
     int32_t reserved;       /* 0 */
     fmk_buffer storage;     /* memory for the packed bytes, fmk_weight_storage says how much; it must
-                               outlive the weight. handle 0 = the context's allocator */
+                               outlive the weight. handle 0 = the context's allocator. For an engine that
+                               manages buffers itself, this is the repack: from any source, by the device */
     fmk_checkpoint *source; /* kept open while the weight borrows from it; or NULL */
     int32_t (*progress)(void *user, uint64_t done, uint64_t total); /* bytes; non-zero cancels. Called
                                 from the calling thread, done never less than before and total at the
@@ -370,11 +372,14 @@ FMK_API void fmk_queue_destroy(fmk_queue *queue);
 
 /* ---- weight ---------------------------------------------------------------------------------- */
 
-/* Bytes and alignment that the packed form of `desc` needs; 0 bytes when all of it is borrowed. */
+/* Bytes and alignment that the packed form of `desc` needs; 0 bytes when all of it is borrowed. Tensors in
+ * device memory must have been written. */
 FMK_API fmk_status fmk_weight_storage(fmk_context *ctx, const fmk_weight_desc *desc, uint64_t *size,
                                       uint64_t *align);
 /* Validates everything, then packs. Sources must live until the weight is ready (on the CPU: until this
- * returns), and as long as the weight when it borrows. */
+ * returns), and as long as the weight when it borrows. CUDA: packing is enqueued on the queue's stream, after
+ * what is there (of a source in device memory, its kernels may be); calls on the same stream need not wait
+ * for it, others wait by fmk_weight_ready. The stream must not be under capture. */
 FMK_API fmk_status fmk_weight_create(fmk_weight **out, fmk_queue *queue, const fmk_weight_desc *desc);
 /* Another reference to the same weight, to be destroyed on its own. */
 FMK_API fmk_status fmk_weight_retain(fmk_weight *weight);
@@ -384,14 +389,16 @@ FMK_API fmk_status fmk_weight_info(const fmk_weight *weight, fmk_weight_info_t *
 FMK_API fmk_status fmk_weight_part_info(const fmk_weight *weight, int32_t part, fmk_part_info *out);
 /* Writes the packed bytes to host memory of `capacity` bytes; *size is set to what they need. host NULL
  * asks for the size alone. Re-import: one part of FMK_FORMAT_PACKED, qweight = those bytes with their
- * size, aligned to 64 when borrowed. The bytes belong to one layout_id and byte order. */
+ * size, aligned to 64 when borrowed. The bytes belong to one layout_id and byte order. Waits for the
+ * device; not while one of its streams is under capture. */
 FMK_API fmk_status fmk_weight_export(fmk_weight *weight, void *host, uint64_t capacity, uint64_t *size);
 /* W of one expert as [n][k]; out_stride 0 = k. Values are those of the formats' published formulas:
  * with out_type F32 bit for bit. */
 FMK_API fmk_status fmk_weight_dequantize(fmk_queue *queue, const fmk_weight *weight, int32_t expert,
                                          const fmk_buffer *out, fmk_dtype out_type, int64_t out_stride);
 /* Drops the caller's reference. queue: later work on it may reuse the memory; NULL: the caller vouches
- * that nothing in flight uses the weight. */
+ * that nothing in flight uses the weight. CUDA: the last reference gives an allocator of the caller's its
+ * memory back at once, with the queue's stream; without one it waits for the queue. */
 FMK_API void fmk_weight_destroy(fmk_weight *weight, fmk_queue *queue);
 
 /* ---- linear ---------------------------------------------------------------------------------- */

@@ -62,6 +62,8 @@ struct fmk_backend_row {
     /* Whether a tensor lies where it says; `name` is for the sentence. NULL: memory DEVICE is not accepted, and
      * the rest is believed. */
     fmk_status (*check_tensor)(struct fmk_context *ctx, const char *name, const fmk_tensor *tensor);
+    /* Whether a weight can be made on the queue now. NULL: always. */
+    fmk_status (*check_queue)(struct fmk_queue *queue);
     /* Brings a part into its sections; may only enqueue it, when it has read what is in host memory. */
     fmk_status (*fill)(struct fmk_queue *queue, const struct fmk_fill *fill);
     /* Likewise `size` bytes of a tensor, as they are. */

@@ -396,6 +396,7 @@ static void test_progress(void **state) {
     struct ref_rng rng = ref_rng_start("weight/progress");
     struct account account = {0};
     fmk_context_desc desc = context_desc(2);
+    desc.staging_bytes = 1 << 20; /* so that a device gets the parts in many slices */
     desc.allocator = (fmk_allocator){account_alloc, account_release, &account};
     struct bench b = bench_of(&desc);
     struct ref_weight parts[2];

@@ -16,6 +16,8 @@ fmk_status fmk_weight_create(fmk_weight **out, fmk_queue *queue, const fmk_weigh
     fmk_status status = fmk_context_alive(queue->ctx);
     if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
         return status;
+    if (queue->ctx->backend->check_queue && (status = queue->ctx->backend->check_queue(queue)))
+        return status;
     return first.format == FMK_FORMAT_PACKED ? fmk_packed_read(out, queue, &d, &first)
                                              : fmk_weight_pack(out, queue, &d);
 }

@@ -238,6 +238,7 @@ const struct fmk_backend_row fmk_cuda_backend = {
     .storage_align = MEMORY_ALIGN,
     .borrows = fmk_cuda_borrows,
     .check_tensor = fmk_cuda_check_tensor,
+    .check_queue = fmk_cuda_check_queue,
     .fill = fmk_cuda_fill,
     .write = fmk_cuda_write,
     .read = fmk_cuda_read,

@@ -75,15 +75,27 @@ static void gather_task(void *arg, int64_t i) {
                g->row_bytes);
 }
 
-static fmk_status gather(struct fmk_pack *pack, int64_t expert, int64_t row, int64_t rows, uint64_t row_bytes,
-                         struct fmk_staged *piece) {
-    fmk_status status = fmk_stage_take(&pack->stage, row_bytes * (uint64_t)rows, piece);
+/* Rows to `to` on the device, or to where the piece of a slot has its place there (0); *place is where they
+ * are. Pinned rows that lie one behind the other need no slot on the host. */
+static fmk_status send_rows(struct fmk_pack *pack, int64_t expert, int64_t row, int64_t rows,
+                            uint64_t row_bytes, uint64_t to, uint64_t *place) {
+    const struct fmk_source *source = pack->fill->source;
+    const fmk_part *part = &source->part;
+    uint64_t bytes = row_bytes * (uint64_t)rows;
+    const uint8_t *first = fmk_source_row(source, expert, row);
+    bool direct =
+        part->qweight.memory == FMK_MEM_HOST_PINNED && source->k == part->k && !part->n_order.data.handle;
+    struct fmk_staged piece = {0};
+    fmk_status status = direct && to ? FMK_OK : fmk_stage_take(&pack->stage, bytes, &piece);
     if (status)
         return status;
-    struct gather g = {pack->fill->source, expert,     row, rows, fmk_max(1, TASK_BYTES / (int64_t)row_bytes),
-                       row_bytes,          piece->host};
+    *place = to ? to : piece.device;
+    if (direct)
+        return fmk_stage_direct(&pack->stage, *place, first, bytes);
+    struct gather g = {source,    expert,    row, rows, fmk_max(1, TASK_BYTES / (int64_t)row_bytes),
+                       row_bytes, piece.host};
     fmk_parallel(pack->stage.queue->ctx, gather_task, &g, (rows + g.rows_per_task - 1) / g.rows_per_task);
-    return FMK_OK;
+    return fmk_stage_direct(&pack->stage, *place, piece.host, bytes);
 }
 
 /* Row 0 of the shard in its tensor, whatever the order. */
@@ -141,17 +153,11 @@ fmk_status fmk_pack_dense(struct fmk_pack *pack, int64_t expert) {
     uint64_t row_bytes = packed->stride, size = fmk_stage_size(&pack->stage);
     for (int64_t row = 0, rows; row < source->n && !status; row += rows) {
         rows = fmk_min(source->n - row, fmk_max(1, (int64_t)(size / row_bytes)));
-        if (row_bytes > size) {
-            status = fmk_stage_upload(&pack->stage, to + (uint64_t)row * row_bytes,
-                                      fmk_source_row(source, expert, row), row_bytes);
-        } else {
-            struct fmk_staged piece;
-            status = gather(pack, expert, row, rows, row_bytes, &piece);
-            if (!status) {
-                piece.device = to + (uint64_t)row * row_bytes;
-                status = fmk_stage_send(&pack->stage, &piece, (uint64_t)rows * row_bytes);
-            }
-        }
+        uint64_t place = to + (uint64_t)row * row_bytes;
+        if (row_bytes > size)
+            status = fmk_stage_upload(&pack->stage, place, fmk_source_row(source, expert, row), row_bytes);
+        else
+            status = send_rows(pack, expert, row, rows, row_bytes, place, &place);
         if (!status)
             status = fmk_pack_advance(pack, (uint64_t)rows * row_bytes);
     }
@@ -202,11 +208,9 @@ fmk_status fmk_pack_k_quant(struct fmk_pack *pack, int64_t expert) {
             args.blocks = (const uint8_t *)(uintptr_t)(args.order ? from : from + (uint64_t)row * file_row);
             args.alignment = alignment_of(from | file_row | block, 4);
         } else {
-            struct fmk_staged piece;
-            status = gather(pack, expert, row, rows, row_bytes, &piece);
-            if (!status)
-                status = fmk_stage_send(&pack->stage, &piece, (uint64_t)rows * row_bytes);
-            args.blocks = (const uint8_t *)(uintptr_t)piece.device;
+            uint64_t place = 0;
+            status = send_rows(pack, expert, row, rows, row_bytes, 0, &place);
+            args.blocks = (const uint8_t *)(uintptr_t)place;
             args.alignment = alignment_of(block, 4);
         }
         if (!status)

@@ -191,7 +191,7 @@ fmk_status fmk_stage_take(struct fmk_stage *stage, uint64_t bytes, struct fmk_st
 
 /* ---- copies ---- */
 
-static fmk_status copy(struct fmk_stage *stage, uint64_t to, const void *from, uint64_t bytes) {
+fmk_status fmk_stage_direct(struct fmk_stage *stage, uint64_t to, const void *from, uint64_t bytes) {
     struct fmk_context *ctx = stage->queue->ctx;
     return fmk_cuda_check(ctx,
                           fmk_cuda_of(ctx)->driver->MemcpyHtoDAsync(to, from, bytes, stage->queue->native),
@@ -199,7 +199,7 @@ static fmk_status copy(struct fmk_stage *stage, uint64_t to, const void *from, u
 }
 
 fmk_status fmk_stage_send(struct fmk_stage *stage, const struct fmk_staged *piece, uint64_t bytes) {
-    return copy(stage, piece->device, piece->host, bytes);
+    return fmk_stage_direct(stage, piece->device, piece->host, bytes);
 }
 
 struct run {
@@ -224,7 +224,7 @@ fmk_status fmk_stage_upload(struct fmk_stage *stage, uint64_t to, const void *fr
             break;
         struct run run = {piece.host, (const uint8_t *)from + done, count};
         fmk_parallel(stage->queue->ctx, copy_task, &run, (int64_t)((count + TASK - 1) / TASK));
-        status = copy(stage, to + done, piece.host, count);
+        status = fmk_stage_direct(stage, to + done, piece.host, count);
     }
     return status;
 }

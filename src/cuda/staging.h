@@ -30,6 +30,8 @@ uint64_t fmk_stage_room(const struct fmk_stage *stage);
 fmk_status fmk_stage_take(struct fmk_stage *stage, uint64_t bytes, struct fmk_staged *out);
 /* Enqueues the copy of a piece's first bytes to its place on the device. */
 fmk_status fmk_stage_send(struct fmk_stage *stage, const struct fmk_staged *piece, uint64_t bytes);
+/* Enqueues a copy straight from the caller's pinned memory, which must stay until it is done. */
+fmk_status fmk_stage_direct(struct fmk_stage *stage, uint64_t to, const void *from, uint64_t bytes);
 /* Enqueues a copy of host bytes to anywhere on the device; they are free when it returns. */
 fmk_status fmk_stage_upload(struct fmk_stage *stage, uint64_t to, const void *from, uint64_t bytes);
 /* Gives the slot back; also after failures. */

@@ -55,14 +55,14 @@ static bool captures(struct fmk_context *ctx, CUstream stream) {
     return fmk_cuda_of(ctx)->driver->StreamIsCapturing(stream, &capture) || capture;
 }
 
-/* Enters, and sees that work can be enqueued and waited for. */
-static fmk_status begin(struct fmk_context *ctx, CUstream stream, CUcontext *before) {
-    fmk_status status = fmk_cuda_enter(ctx, before);
-    if (status || !stream || !captures(ctx, stream))
-        return status;
-    fmk_cuda_leave(ctx, *before);
-    return fmk_fail(FMK_EINVAL,
-                    "queue: its stream is being captured into a graph; make weights before or after");
+fmk_status fmk_cuda_check_queue(struct fmk_queue *queue) {
+    CUcontext before;
+    fmk_status status = fmk_cuda_enter(queue->ctx, &before);
+    if (!status && captures(queue->ctx, queue->native))
+        status = fmk_fail(FMK_EINVAL,
+                          "queue: its stream is being captured into a graph; make weights before or after");
+    fmk_cuda_leave(queue->ctx, before);
+    return status;
 }
 
 /* ---- fill ---- */
@@ -133,7 +133,7 @@ fmk_status fmk_cuda_fill(struct fmk_queue *queue, const struct fmk_fill *fill) {
     if (!room)
         return fmk_no_memory(size, "the index of a weight");
     struct fmk_pack pack = {.fill = fill};
-    fmk_status status = begin(queue->ctx, queue->native, &pack.before);
+    fmk_status status = fmk_cuda_enter(queue->ctx, &pack.before);
     if (!status) {
         status = fmk_stage_begin(queue, &pack.stage);
         if (!status && fill->data)
@@ -157,7 +157,7 @@ fmk_status fmk_cuda_write(struct fmk_queue *queue, uint64_t to, const fmk_tensor
     uint64_t address = from->data.handle + from->data.offset;
     CUcontext before;
     struct fmk_stage stage;
-    fmk_status status = begin(queue->ctx, queue->native, &before);
+    fmk_status status = fmk_cuda_enter(queue->ctx, &before);
     if (status)
         return status;
     status = fmk_stage_begin(queue, &stage);
@@ -167,6 +167,8 @@ fmk_status fmk_cuda_write(struct fmk_queue *queue, uint64_t to, const fmk_tensor
             status = fmk_cuda_check(queue->ctx,
                                     driver->MemcpyDtoDAsync(to + done, address + done, count, queue->native),
                                     "copying packed bytes");
+        else if (from->memory == FMK_MEM_HOST_PINNED)
+            status = fmk_stage_direct(&stage, to + done, (const uint8_t *)(uintptr_t)address + done, count);
         else
             status = fmk_stage_upload(&stage, to + done, (const uint8_t *)(uintptr_t)address + done, count);
         if (!status) {
@@ -187,7 +189,7 @@ fmk_status fmk_cuda_read(struct fmk_context *ctx, void *native, void *to, uint64
     const struct fmk_driver *driver = fmk_cuda_of(ctx)->driver;
     CUcontext before;
     CUstream stream = native;
-    fmk_status status = begin(ctx, stream, &before);
+    fmk_status status = fmk_cuda_enter(ctx, &before);
     if (status)
         return status;
     if (!stream)
@@ -223,10 +225,6 @@ fmk_status fmk_cuda_weight_finish(struct fmk_queue *queue, void **pending) {
     fmk_status status = fmk_cuda_enter(queue->ctx, &before);
     if (status)
         return status;
-    if (captures(queue->ctx, queue->native)) { /* then nothing was enqueued */
-        fmk_cuda_leave(queue->ctx, before);
-        return FMK_OK;
-    }
     CUresult result = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
     if (!result)
         result = driver->EventRecord(event, queue->native);

@@ -6,6 +6,7 @@
 
 bool fmk_cuda_borrows(const fmk_tensor *tensor);
 fmk_status fmk_cuda_check_tensor(struct fmk_context *ctx, const char *name, const fmk_tensor *tensor);
+fmk_status fmk_cuda_check_queue(struct fmk_queue *queue);
 fmk_status fmk_cuda_fill(struct fmk_queue *queue, const struct fmk_fill *fill);
 fmk_status fmk_cuda_write(struct fmk_queue *queue, uint64_t to, const fmk_tensor *from, uint64_t size,
                           struct fmk_progress *progress);
