@@ -225,6 +225,16 @@ static uint32_t walkers(const struct slab *slab, int64_t blocks, int32_t residen
     return (uint32_t)((blocks + turns - 1) / turns);
 }
 
+/* Rows of weights and threads of a block, and blocks that run at once on a multiprocessor. */
+static const struct {
+    int32_t rows, threads, resident;
+} variants[FMK_MMA_VARIANTS] = {
+    [FMK_MMA_1X1] = {16, 256, 3},
+    [FMK_MMA_2X1] = {32, 256, 2},
+    [FMK_MMA_2X2] = {32, 256, 1},
+    [FMK_MMA_2X4] = {32, 256, 1},
+};
+
 static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *product,
                              const struct fmk_linear_kernel_args *args) {
     static const enum fmk_cuda_module modules[] = {
@@ -233,24 +243,25 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
         [FMK_FAMILY_Q4_K] = FMK_MODULE_Q4K_MMA,
         [FMK_FAMILY_Q6_K] = FMK_MODULE_Q6K_MMA,
     };
-    static const int32_t resident[] = {
-        [FMK_MMA_1X1] = 3, [FMK_MMA_2X1] = 2, [FMK_MMA_2X2] = 1, [FMK_MMA_2X4] = 1};
     const struct fmk_cuda_plan *plan = slab->plan;
+    const struct fmk_packed *part = &plan->w->parts[product->parts[0]];
     int32_t tile = plan->tile, variant = FMK_MMA_2X4;
     if (tile == 8)
         variant = product->narrow ? FMK_MMA_1X1 : FMK_MMA_2X1;
     else if (tile == 16)
         variant = FMK_MMA_2X2;
-    int32_t rows = variant == FMK_MMA_1X1 || product->glu ? 16 : 32;
+    int32_t rows = product->glu ? 16 : variants[variant].rows, kernel = variant;
+    if (plan->forms[product->form].type == FMK_BF16)
+        kernel += FMK_MMA_VARIANTS;
+    if (fmk_cuda_any_groups(part))
+        kernel += FMK_MMA_KERNELS;
     int64_t blocks = 0;
     for (int32_t i = 0; i < (product->glu ? 1 : args->num_parts); i++)
         blocks += (args->part[i].n + rows - 1) / rows;
     uint32_t y = row_blocks(slab, tile);
-    bool bf16 = plan->forms[product->form].type == FMK_BF16;
-    return fmk_cuda_enqueue(&slab->order, modules[plan->w->parts[product->parts[0]].layout->family],
-                            variant + (bf16 ? FMK_MMA_VARIANTS : 0),
-                            walkers(slab, blocks, resident[variant], y), y, slab->experts, 32 * FMK_MMA_WARPS,
-                            args, sizeof *args);
+    return fmk_cuda_enqueue(&slab->order, modules[part->layout->family], kernel,
+                            walkers(slab, blocks, variants[variant].resident, y), y, slab->experts,
+                            (uint32_t)variants[variant].threads, args, sizeof *args);
 }
 
 static fmk_status launch_plain(struct slab *slab, const struct fmk_cuda_product *product,

@@ -86,12 +86,16 @@ static int32_t add_form(struct fmk_cuda_plan *plan, struct fmk_cuda_form form) {
 
 /* ---- products ---- */
 
+bool fmk_cuda_any_groups(const struct fmk_packed *part) {
+    return part->layout->family == FMK_FAMILY_INT4 && (part->chunks != 4 || part->dtype == FMK_F32);
+}
+
 static bool one_launch(const struct fmk_cuda_plan *plan, const struct fmk_cuda_product *product, int32_t form,
                        enum fmk_cuda_path path, const struct fmk_packed *part) {
     const struct fmk_packed *first = &plan->w->parts[product->parts[0]];
     return path >= FMK_CUDA_MMA && product->path == path && product->form == form &&
            product->num_parts < FMK_LAUNCH_PARTS && first->layout == part->layout &&
-           first->k_packed == part->k_packed;
+           first->k_packed == part->k_packed && fmk_cuda_any_groups(first) == fmk_cuda_any_groups(part);
 }
 
 static void add_product(struct fmk_cuda_plan *plan, int32_t p, enum fmk_cuda_path path, bool addresses) {

@@ -61,6 +61,8 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
 int64_t fmk_cuda_plan_rows(const struct fmk_cuda_plan *plan, int64_t units);
 /* The GEMM's own type for a part. */
 fmk_dtype fmk_cuda_gemm_type(const struct fmk_packed *part, fmk_dtype in_type);
+/* Whether int4 needs the mma kernels that look up a scale for every 32 k. */
+bool fmk_cuda_any_groups(const struct fmk_packed *part);
 /* Bytes of the slowest plan that is legal. */
 uint64_t fmk_cuda_least(const struct fmk_projection *w, const struct fmk_call *call);
 
