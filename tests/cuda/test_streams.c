@@ -6,7 +6,11 @@
 #include <pthread.h>
 #include <stdio.h>
 
-enum { STREAMS = 4, ROUNDS = 25, M = 24 };
+enum { STREAMS = 4, M = 24 };
+
+static int rounds(void) {
+    return quick() ? 2 : 25;
+}
 
 /* What one stream works with; weight and activations are shared. */
 struct lane {
@@ -42,7 +46,7 @@ static void check_lane(const struct lane *l, const uint8_t *want, const char *wh
 
 static void *work(void *lane_) { /* assertions belong to the main thread */
     struct lane *l = lane_;
-    for (int i = 0; i < ROUNDS && !l->status; i++)
+    for (int i = 0; i < rounds() && !l->status; i++)
         l->status = fmk_linear(l->queue, l->shared->weight, &l->args);
     snprintf(l->sentence, sizeof l->sentence, "%s", l->status ? fmk_last_error() : "");
     return NULL;
@@ -59,15 +63,15 @@ static void test_at_once(void **state) {
     (void)state;
     struct ref_rng rng = ref_rng_start("streams/at_once");
     struct bench b = open_bench(1);
-    for (int s = 0; s < NUM_SAMPLES; s++)
-        for (int64_t m = M; m <= 4 * M; m *= 4) {
-            struct ref_spec spec = sample_spec(s, 192, 512);
+    for (int s = 0; s < NUM_SAMPLES; s += quick() ? 2 : 1)
+        for (int64_t m = M; m <= (quick() ? M : 4 * M); m *= 4) {
+            struct ref_spec spec = sample_spec(s, quick() ? 64 : 192, 512);
             struct resident r = resident_of(&b, &spec, FMK_F16, FMK_F32, m, 0, &rng);
             uint8_t *want = alone(&b, &r);
             struct lane lanes[STREAMS];
             for (int i = 0; i < STREAMS; i++)
                 open_lane(&lanes[i], &b, &r);
-            for (int round = 0; round < ROUNDS; round++) /* of one thread */
+            for (int round = 0; round < rounds(); round++) /* of one thread */
                 for (int i = 0; i < STREAMS; i++)
                     OK(fmk_linear(lanes[i].queue, r.weight, &lanes[i].args));
             for (int i = 0; i < STREAMS; i++)
