@@ -162,8 +162,9 @@ static void check_shape(struct bench *b, const struct ref_spec *spec, const char
 static void run_shapes(const char *name, const struct ref_spec *specs, int count) {
     struct ref_rng rng = ref_rng_start(name);
     struct bench b = open_bench(1);
-    for (int i = quick() ? 1 : 0; i < count; i += quick() ? 5 : 1)
-        check_shape(&b, &specs[i], specs[i].extremes ? "! extreme weights" : name, &rng);
+    for (int i = 0; i < count; i++)
+        if (!quick() || i % 5 == 1 || specs[i].extremes)
+            check_shape(&b, &specs[i], specs[i].extremes ? "! extreme weights" : name, &rng);
     close_bench(&b);
 }
 
