@@ -343,6 +343,10 @@ void fmk_cuda_workspace(struct fmk_context *ctx, const struct fmk_projection *w,
         struct fmk_cuda_plan plan;
         fmk_cuda_plan_make(&plan, ctx, w, &fewer, FMK_BEST_WORKSPACE, false);
         uint64_t bytes = lay_out(&plan);
+        if (plan.gemm) { /* with less it would not be chosen */
+            uint64_t wanted = fmk_kernel_query(ctx, w, &fewer, 0, FMK_BEST_WORKSPACE).gemm_workspace;
+            bytes = bytes > wanted ? bytes : wanted;
+        }
         *best = bytes > *best ? bytes : *best;
     }
 }
