@@ -6,8 +6,7 @@
 #include <stdint.h>
 
 enum {
-    FMK_LAUNCH_PARTS = 4, /* parts of one layout that one launch serves */
-    FMK_MMA_WARPS = 8     /* of a block of the mma kernels; they share the block's rows and divide K */
+    FMK_LAUNCH_PARTS = 4 /* parts of one layout that one launch serves */
 };
 
 /* Tokens of one expert that are computed together; tokens are numbered as in_rows and out_rows are. */
@@ -41,6 +40,7 @@ struct fmk_epilogue_args {
     float alpha, limit;                /* SWIGLU_CLAMP */
 };
 
+/* mma kernels: gridDim.x blocks walk over the row blocks, however many there are. */
 struct fmk_linear_kernel_args {
     struct fmk_linear_part part[FMK_LAUNCH_PARTS];
     int32_t num_parts;

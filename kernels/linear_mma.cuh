@@ -1,36 +1,45 @@
 /* out = in . W^T on tensor cores, weights as the A operand of mma.m16n8k16: 16 weight rows by 8 tokens.
  *
- * A block computes 16 R weight rows by 8 NT tokens over all of K. Its eight warps take K's units in turn;
- * each lane loads its own fragments of the weights straight to registers, a number of units ahead. At the end
- * of a row block the warps' sums meet in shared memory and are added up in the order of the warps. A block
- * walks over several row blocks, so that the loads of the next are under way while the sums of the last are
- * made.
+ * A block computes 16 R weight rows by 8 NT tokens over all of K. Its warps take K's units in turn. Each warp
+ * has a ring of its own in shared memory, which it keeps filled with the units to come; codes are copied by
+ * the lane that will use them, so that no barrier is needed. At the end of a row block the warps' sums meet
+ * in shared memory and are added up in the order of the warps. A block walks over several row blocks, and the
+ * ring is filled across their borders.
  *
- * An output's sums are made in an order that depends on K alone: neither on m nor on the token's place.
+ * An output's sums are made in an order that depends on K and WARPS alone: neither on m nor on the token's
+ * place.
  *
  * A family brings a struct W:
- *     UNIT_K                   k of a unit, a multiple of 32
- *     AHEAD                    units in flight
+ *     UNIT_K, TILES            k of a unit, a multiple of 32; tiles in it, which are waited for one by one
+ *     AHEAD                    units in a ring
  *     WIDE                     a lane's activations of 32 k: 8 neighbours, or twice 4 (kernels/layout.h)
- *     Codes, Header            what a lane loads of a unit
- *     Part                     what it wants to know of a part, made by part(args, k, row, lane)
- *     unit_bytes(part)
+ *     Slot                     a unit of 16 rows in the ring
+ *     Place                    what copies want to know of 16 rows, made by place(part, k, row, lane)
+ *     unit_bytes(place)
  *     row_block(part, data, row, lane)   where the lane's units of 16 rows begin
- *     load(part, from, unit, b, lane, codes)   of the unit at `from`, what is read last in its 32-k block b
- *     load_header(part, from, lane)
- *     State<X, R, NT>          what lives as long as a unit: start(part, header, from, lane), multiply(b,
- * codes, acts, total) adds 32 k of one plane, finish(b, total) ends the block */
+ *     copy(place, from, unit, tile, lane, slot)  starts the copies of one tile of the unit at `from`; with
+ * tile 0 also of what the whole unit shares Part                     what sums want to know of a part, made
+ * by part(part) State<X, R, NT>          what lives as long as a unit: start(part, slot, lane), then for each
+ * 32 k multiply(b, plane, slot, lane, acts, total), and finish(b, total) */
 #ifndef FMK_KERNELS_LINEAR_MMA_CUH
 #define FMK_KERNELS_LINEAR_MMA_CUH
 
 #include "epilogue.cuh"
 
-/* Codes 0..63 in the low bits of 16-bit halves become numbers that mma multiplies exactly. */
+/* How codes of up to 6 bits become numbers that mma multiplies exactly. A pair's codes lie in the low bits,
+ * or four bits higher, of the halves of a register. */
 struct F16 {
-    /* As f16 denormals they are codes times 2^-24 without any arithmetic. */
-    static constexpr float CODE_UNIT = 16777216.0f;
+    /* As f16 denormals they are codes times 2^-24 without any arithmetic; four bits higher, in the pairs of
+     * row g + 8, times 2^-20. */
     static constexpr bool MANY_PLANES = false;
-    static constexpr uint32_t ONES = 0x3c003c00, MINUS_32_CODES = 0x80208020;
+    static constexpr uint32_t ONES = 0x3c003c00, MINUS_32_CODES = 0x80208020, MINUS_32_CODES_8 = 0x82008200;
+    static __device__ __forceinline__ constexpr int low_bit(int pair) {
+        return pair % 2 * 4;
+    }
+    /* What sums of codes of rows g (0) and g + 8 (1) are to be multiplied by. */
+    static __device__ __forceinline__ constexpr float code_unit(int row) {
+        return row ? 1048576.0f : 16777216.0f;
+    }
     static __device__ __forceinline__ uint32_t codes(uint32_t bits) {
         return bits;
     }
@@ -42,9 +51,14 @@ struct F16 {
 
 struct Bf16 {
     /* 128 has a last place of 1: its low bits take a code, and subtracting 128 leaves the code. */
-    static constexpr float CODE_UNIT = 1.0f;
     static constexpr bool MANY_PLANES = true; /* wider activations come as a sum of bf16 matrices */
-    static constexpr uint32_t ONES = 0x3f803f80, MINUS_32_CODES = 0xc200c200;
+    static constexpr uint32_t ONES = 0x3f803f80, MINUS_32_CODES = 0xc200c200, MINUS_32_CODES_8 = 0xc200c200;
+    static __device__ __forceinline__ constexpr int low_bit(int) {
+        return 0;
+    }
+    static __device__ __forceinline__ constexpr float code_unit(int) {
+        return 1.0f;
+    }
     static __device__ __forceinline__ uint32_t codes(uint32_t bits) {
         return sub_bf16x2(bits | 0x43004300, 0x43004300);
     }
@@ -80,11 +94,19 @@ template <class X> __device__ __forceinline__ void sum_acts(float sum[4], const 
     mma_add<X>(sum, ones, x, 1);
 }
 
-/* A word of nibbles as the A fragment of one step. */
-template <class X> __device__ __forceinline__ void unpack(uint32_t word, uint32_t a[4]) {
+/* The four pairs of nibbles of a word, each from its low bit on. */
+template <class X> __device__ __forceinline__ void unpack_bits(uint32_t word, uint32_t bits[4]) {
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        a[i] = X::codes(word >> 4 * i & 0x000f000f);
+        bits[i] = word >> (4 * i - X::low_bit(i)) & 0x000f000fu << X::low_bit(i);
+}
+
+/* A word of nibbles as the A fragment of one step. */
+template <class X> __device__ __forceinline__ void unpack(uint32_t word, uint32_t a[4]) {
+    unpack_bits<X>(word, a);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i] = X::codes(a[i]);
 }
 
 __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) {
@@ -98,48 +120,117 @@ struct Tokens {
 
 /* Where a lane finds the activations of its tokens. */
 template <int NT> struct ActRows {
-    const uint16_t *row[NT]; /* NULL: no such token */
-    int32_t k;
+    const uint16_t *row[NT]; /* the lane's first of each token */
+    int32_t k;               /* columns from the lane's first on; there is none from k on */
     int64_t plane_stride;
 };
 
-template <int NT>
+template <bool WIDE, int NT, bool ONE>
 __device__ __forceinline__ ActRows<NT> act_rows(const struct fmk_linear_kernel_args &args,
                                                 const Tokens &tokens, int lane) {
     ActRows<NT> rows;
     const uint16_t *in = (const uint16_t *)args.in + blockIdx.z * args.expert_in_stride;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
-        int token = 8 * n + lane / 4;
-        rows.row[n] = nullptr;
-        if (token < tokens.count) {
-            int64_t row = tokens.first + token;
-            rows.row[n] = in + (args.in_rows ? args.in_rows[row] : row) * args.in_stride;
-        }
+        int token = ONE ? 0 : 8 * n + lane / 4;
+        /* Columns without a token repeat the last: a column's sums are its own, and these are not stored. */
+        int64_t row = tokens.first + min(token, tokens.count - 1);
+        rows.row[n] =
+            in + (args.in_rows ? args.in_rows[row] : row) * args.in_stride + (WIDE ? 8 : 4) * (lane % 4);
     }
-    rows.k = args.k;
+    rows.k = args.k - (WIDE ? 8 : 4) * (lane % 4);
+    if (ONE) { /* the lane's block of a unit */
+        rows.row[0] += 32 * (lane / 4);
+        rows.k -= 32 * (lane / 4);
+    }
     rows.plane_stride = args.plane_stride;
     return rows;
 }
 
+/* The lane's activations of the 32 k from `unit` + 32 b on. */
 template <bool WIDE, int NT>
-__device__ __forceinline__ void load_acts(const ActRows<NT> &rows, int32_t k, int plane, int lane,
+__device__ __forceinline__ void load_acts(const ActRows<NT> &rows, int32_t unit, int b, int plane,
                                           Acts acts[NT]) {
-    int t = lane % 4;
+    bool there = unit + 32 * b < rows.k;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
+        const uint16_t *from = rows.row[n] + plane * rows.plane_stride + unit;
         uint4 v = make_uint4(0, 0, 0, 0);
-        const uint16_t *row = rows.row[n] + plane * rows.plane_stride + k;
-        if (WIDE) {
-            if (rows.row[n] && k + 8 * t < rows.k)
-                v = load_16(row + 8 * t);
-        } else if (rows.row[n] && k < rows.k) { /* narrow families have whole super-blocks */
-            uint2 low = load_8(row + 4 * t), high = load_8(row + 16 + 4 * t);
+        if (there && WIDE)
+            v = load_16(from + 32 * b);
+        if (there && !WIDE) { /* narrow families have whole super-blocks */
+            uint2 low = load_8(from + 32 * b), high = load_8(from + 32 * b + 16);
             v = make_uint4(low.x, low.y, high.x, high.y);
         }
         acts[n] = Acts{{v.x, v.y, v.z, v.w}};
     }
 }
+
+/* Hands out the activations of a warp's units, block by block, and keeps them coming. */
+template <class W, class X, int NT, bool ONE> struct FetchActs {
+    static constexpr int UNROLLED = X::MANY_PLANES ? 3 : 1, BLOCKS = W::UNIT_K / 32;
+    Acts ahead[2][NT]; /* of the next two blocks, in turn; with planes of the next */
+    int32_t unit, after, planes;
+
+    __device__ __forceinline__ void start(const ActRows<NT> &rows, int32_t first, int32_t count, int) {
+        planes = count;
+        load_acts<W::WIDE, NT>(rows, first, 0, 0, ahead[0]);
+        if (planes == 1)
+            load_acts<W::WIDE, NT>(rows, first, 1, 0, ahead[1]);
+    }
+
+    __device__ __forceinline__ void enter(const ActRows<NT> &, int32_t now, int32_t next) {
+        unit = now;
+        after = next;
+    }
+
+    __device__ __forceinline__ void take(const ActRows<NT> &rows, int b, int plane, Acts (&x)[NT]) {
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+            x[n] = ahead[b % 2][n];
+        if (plane + 1 < planes)
+            load_acts<W::WIDE, NT>(rows, unit, b, plane + 1, ahead[b % 2]);
+        else if (planes > 1)
+            load_acts<W::WIDE, NT>(rows, b + 1 < BLOCKS ? unit : after, (b + 1) % BLOCKS, 0,
+                                   ahead[(b + 1) % 2]);
+        else
+            load_acts<W::WIDE, NT>(rows, b + 2 < BLOCKS ? unit : after, (b + 2) % BLOCKS, 0, ahead[b % 2]);
+    }
+};
+
+/* One token: the eight columns of B are the unit's blocks of 32 k. A lane loads the block of its column, and
+ * has zeros in the others' turns. */
+template <class W, class X> struct FetchActs<W, X, 1, true> {
+    static constexpr int UNROLLED = X::MANY_PLANES ? 3 : 1, BLOCKS = W::UNIT_K / 32;
+    Acts now[UNROLLED], ahead[UNROLLED];
+    int32_t planes, column;
+
+    __device__ __forceinline__ void load(const ActRows<1> &rows, int32_t unit) {
+#pragma unroll
+        for (int plane = 0; plane < UNROLLED; plane++)
+            if (plane < planes && column < BLOCKS)
+                load_acts<W::WIDE, 1>(rows, unit, 0, plane, &ahead[plane]);
+    }
+
+    __device__ __forceinline__ void start(const ActRows<1> &rows, int32_t first, int32_t count, int lane) {
+        planes = X::MANY_PLANES ? count : 1;
+        column = lane / 4;
+        load(rows, first);
+    }
+
+    __device__ __forceinline__ void enter(const ActRows<1> &rows, int32_t, int32_t next) {
+#pragma unroll
+        for (int plane = 0; plane < UNROLLED; plane++)
+            now[plane] = ahead[plane];
+        load(rows, next);
+    }
+
+    __device__ __forceinline__ void take(const ActRows<1> &, int b, int plane, Acts (&x)[1]) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[0].b[i] = column == b ? now[plane].b[i] : 0;
+    }
+};
 
 /* ---- row blocks ---- */
 
@@ -171,122 +262,131 @@ __device__ __forceinline__ RowBlock find_block(const struct fmk_linear_kernel_ar
 /* Position in the sequence of units that a warp takes: its turn in each row block of the thread block. */
 template <class W, int R> struct Cursor {
     const uint8_t *from[R]; /* the lane's first byte of the unit */
-    typename W::Part part[R];
+    typename W::Place place[R];
     int32_t block, unit; /* row block; unit along K */
+    int32_t blocks, units, expert, warp;
+    bool more; /* there is a unit here */
 };
 
 template <class W, int R>
-__device__ __forceinline__ void enter_block(const struct fmk_linear_kernel_args &args, int32_t expert,
-                                            Cursor<W, R> &cursor, int warp, int lane) {
-    int32_t rows = args.glu ? 16 : 16 * R;
-    RowBlock at = find_block(args, rows, cursor.block);
-    cursor.unit = warp;
+__device__ __forceinline__ void enter_block(const struct fmk_linear_kernel_args &args, Cursor<W, R> &cursor,
+                                            int lane) {
+    RowBlock at = find_block(args, args.glu ? 16 : 16 * R, cursor.block);
+    cursor.unit = cursor.warp;
 #pragma unroll
     for (int r = 0; r < R; r++) {
         const struct fmk_linear_part &part = args.part[args.glu ? r : at.part];
         int32_t row = args.glu ? at.row : min(at.row + 16 * r, (part.n - 1) / 16 * 16);
-        cursor.part[r] = W::part(part, args.k, row, lane);
-        const uint8_t *data = (const uint8_t *)part.data + (uint64_t)expert * part.expert_stride;
-        cursor.from[r] = W::row_block(part, data, row, lane) + (int64_t)warp * W::unit_bytes(cursor.part[r]);
+        cursor.place[r] = W::place(part, args.k, row, lane);
+        const uint8_t *data = (const uint8_t *)part.data + (uint64_t)cursor.expert * part.expert_stride;
+        cursor.from[r] =
+            W::row_block(part, data, row, lane) + (int64_t)cursor.warp * W::unit_bytes(cursor.place[r]);
     }
 }
 
-template <class W, int R>
-__device__ __forceinline__ void next_unit(const struct fmk_linear_kernel_args &args, int32_t expert,
-                                          int32_t units, int32_t blocks, Cursor<W, R> &cursor, int warp,
+template <class W, int R, int WARPS>
+__device__ __forceinline__ void next_unit(const struct fmk_linear_kernel_args &args, Cursor<W, R> &cursor,
                                           int lane) {
-    cursor.unit += FMK_MMA_WARPS;
-    if (cursor.unit < units) {
+    if (!cursor.more)
+        return;
+    cursor.unit += WARPS;
+    if (cursor.unit < cursor.units) {
 #pragma unroll
         for (int r = 0; r < R; r++)
-            cursor.from[r] += FMK_MMA_WARPS * W::unit_bytes(cursor.part[r]);
+            cursor.from[r] += WARPS * W::unit_bytes(cursor.place[r]);
         return;
     }
     cursor.block += gridDim.x;
-    if (cursor.block < blocks)
-        enter_block<W, R>(args, expert, cursor, warp, lane);
+    cursor.more = cursor.block < cursor.blocks;
+    if (cursor.more)
+        enter_block<W, R>(args, cursor, lane);
 }
 
-/* What a family may want to look up when a unit's turn has come. */
-template <class W, int R> struct Place {
-    const uint8_t *from[R];
-    typename W::Part part[R];
-
-    __device__ __forceinline__ Place() {}
-    __device__ __forceinline__ explicit Place(const Cursor<W, R> &cursor) {
+/* Starts the copies of a tile, and ends the group: without more units an empty one, so that the groups count
+ * the tiles. */
+template <class W, int R>
+__device__ __forceinline__ void copy_tile(const Cursor<W, R> &cursor, int tile, bool shared, int lane,
+                                          typename W::Slot (&slot)[R]) {
+    if (cursor.more) {
 #pragma unroll
-        for (int r = 0; r < R; r++) {
-            from[r] = cursor.from[r];
-            part[r] = cursor.part[r];
-        }
+        for (int r = 0; r < R; r++)
+            W::copy(cursor.place[r], cursor.from[r], cursor.unit, tile, shared, lane, slot[r]);
     }
-};
+    end_copies();
+}
 
 /* ---- sums of the warps ---- */
 
-template <int R, int NT> struct Sums {
-    static constexpr int ROWS = 16 * R, TOKENS = 8 * NT, PITCH = ROWS + 4;
-    static constexpr int BUFFERS = NT <= 2 ? 2 : 1; /* two: the next block's sums may arrive while these are
-                                                       added up */
-    float value[BUFFERS][FMK_MMA_WARPS][TOKENS][PITCH];
+/* Of up to eight tokens. Two: the next may arrive while these are added up. */
+template <int R, int WARPS, bool ONE> struct Sums {
+    static constexpr int TOKENS = ONE ? 1 : 8, PITCH = 16 * R + 4;
+    float value[2][WARPS][TOKENS][PITCH];
 };
 
-template <int R, int NT>
-__device__ __forceinline__ void put_sums(float (*to)[Sums<R, NT>::PITCH], const float total[R][NT][4],
-                                         int lane) {
+/* A lane's sums of eight tokens; of ONE the columns are shares of one token's. */
+template <int R, int NT, int WARPS, bool ONE>
+__device__ __forceinline__ void put_sums(float (*to)[Sums<R, WARPS, ONE>::PITCH], const float total[R][NT][4],
+                                         int n, int lane) {
     int g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
-        for (int n = 0; n < NT; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                to[8 * n + 2 * t + i % 2][16 * r + g + i / 2 * 8] = total[r][n][i];
-}
-
-template <int R, int NT>
-__device__ __forceinline__ float add_sums(const float (*from)[8 * NT][Sums<R, NT>::PITCH], int token,
-                                          int row) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int w = 0; w < FMK_MMA_WARPS; w++)
-        sum += from[w][token][row];
-    return sum;
+        for (int i = 0; i < 2; i++) {
+            float first = total[r][n][2 * i], second = total[r][n][2 * i + 1];
+            int row = 16 * r + g + 8 * i;
+            if (ONE) {
+                first += second;
+                first += __shfl_xor_sync(0xffffffff, first, 1);
+                first += __shfl_xor_sync(0xffffffff, first, 2);
+                if (t == 0)
+                    to[0][row] = first;
+            } else {
+                to[2 * t][row] = first;
+                to[2 * t + 1][row] = second;
+            }
+        }
 }
 
 __device__ __forceinline__ float bias_at(const struct fmk_linear_part &part, int32_t expert, int32_t row) {
     return part.bias ? part.bias[(int64_t)expert * part.n + row] : 0.0f;
 }
 
-template <int R, int NT>
-__device__ __forceinline__ void store_block(const struct fmk_linear_kernel_args &args, const Tokens &tokens,
-                                            int32_t block, const float (*sums)[8 * NT][Sums<R, NT>::PITCH]) {
+/* Adds up the sums of tokens first .. first+count-1 of a row block, and stores what becomes of them. */
+template <int R, int WARPS, bool ONE>
+__device__ __forceinline__ void store_sums(
+    const struct fmk_linear_kernel_args &args, int32_t expert, int32_t block, int32_t first, int32_t count,
+    const float (*from)[Sums<R, WARPS, ONE>::TOKENS][Sums<R, WARPS, ONE>::PITCH]) {
     const struct fmk_epilogue_args &e = args.epilogue;
     void *out = (char *)e.out + blockIdx.z * args.expert_out_stride * number_size(e.out_type);
     const int shift = args.glu || R == 1 ? 4 : 5;
     RowBlock at = find_block(args, 1 << shift, block);
     const struct fmk_linear_part &part = args.part[at.part];
-    for (int i = threadIdx.x; i < tokens.count << shift; i += 32 * FMK_MMA_WARPS) {
+    for (int i = threadIdx.x; i < count << shift; i += 32 * WARPS) {
         int r = i & ((1 << shift) - 1), token = i >> shift;
         int32_t row = at.row + r;
         if (row >= part.n)
             continue;
-        int64_t number = tokens.first + token;
-        int64_t out_row = args.out_rows ? args.out_rows[number] : number;
-        float t = add_sums<R, NT>(sums, token, r) + bias_at(part, tokens.expert, row);
-        if (args.glu) {
-            float up =
-                add_sums<R, NT>(sums, token, 16 * (R - 1) + r) + bias_at(args.part[1], tokens.expert, row);
-            finish_glu(e, out, out_row, row, t, up);
-        } else {
-            finish(e, out, out_row, part.column + row, t);
+        float t = 0.0f, up = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            t += from[w][token][r];
+            if (args.glu)
+                up += from[w][token][16 * (R - 1) + r];
         }
+        int64_t number = first + token;
+        int64_t out_row = args.out_rows ? args.out_rows[number] : number;
+        t += bias_at(part, expert, row);
+        if (args.glu)
+            finish_glu(e, out, out_row, row, t, up + bias_at(args.part[1], expert, row));
+        else
+            finish(e, out, out_row, part.column + row, t);
     }
 }
 
 /* ---- the kernel ---- */
 
-template <int NT> __device__ __forceinline__ Tokens find_tokens(const struct fmk_linear_kernel_args &args) {
+template <int TOKENS>
+__device__ __forceinline__ Tokens find_tokens(const struct fmk_linear_kernel_args &args) {
     if (args.tiles) {
         struct fmk_token_tile tile = args.tiles[blockIdx.y];
         return Tokens{tile.expert, tile.first, tile.count};
@@ -294,18 +394,20 @@ template <int NT> __device__ __forceinline__ Tokens find_tokens(const struct fmk
     int32_t m = args.m;
     if (args.m_dev)
         m = min(m, *args.m_dev);
-    int32_t first = args.first_row + 8 * NT * (int32_t)blockIdx.y;
-    return Tokens{args.expert + (int32_t)blockIdx.z, first, min(8 * NT, m - first)};
+    int32_t first = args.first_row + TOKENS * (int32_t)blockIdx.y;
+    return Tokens{args.expert + (int32_t)blockIdx.z, first, min(TOKENS, m - first)};
 }
 
-template <class W, class X, int R, int NT>
-__device__ __forceinline__ void linear_mma(const struct fmk_linear_kernel_args &args) {
-    __shared__ Sums<R, NT> sums;
+template <class W, class X, int R, int NT, int WARPS, bool ONE, class State>
+__device__ __forceinline__ void multiply_all(const struct fmk_linear_kernel_args &args) {
+    __shared__ typename W::Slot rings[WARPS][W::AHEAD][R];
+    __shared__ Sums<R, WARPS, ONE> sums;
+    constexpr int BLOCKS_32 = W::UNIT_K / 32, PER_TILE = BLOCKS_32 / W::TILES;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int32_t blocks = count_blocks(args, args.glu ? 16 : 16 * R);
     const int32_t units = (args.k_packed + W::UNIT_K - 1) / W::UNIT_K;
     const int32_t planes = X::MANY_PLANES ? args.planes : 1;
-    constexpr int BLOCKS_32 = W::UNIT_K / 32;
+    typename W::Slot(&ring)[W::AHEAD][R] = rings[warp];
     allow_dependents();
 
     /* Weights do not depend on the kernel before, but which ones are wanted may. */
@@ -317,104 +419,93 @@ __device__ __forceinline__ void linear_mma(const struct fmk_linear_kernel_args &
         expert = args.tiles[blockIdx.y].expert;
     }
 
-    typename W::Codes codes[W::AHEAD][R];
-    typename W::Header header[W::AHEAD][R];
-    Place<W, R> place[W::AHEAD];
-    Cursor<W, R> ahead; /* of the loads */
+    Cursor<W, R> ahead; /* of the copies */
     ahead.block = blockIdx.x;
-    bool more = warp < units && ahead.block < blocks; /* for `ahead` to load */
-    if (more)
-        enter_block<W, R>(args, expert, ahead, warp, lane);
+    ahead.blocks = blocks;
+    ahead.units = units;
+    ahead.expert = expert;
+    ahead.warp = warp;
+    ahead.more = warp < units && ahead.block < blocks;
+    if (ahead.more)
+        enter_block<W, R>(args, ahead, lane);
 #pragma unroll
     for (int slot = 0; slot < W::AHEAD; slot++) {
-        if (!more)
-            continue;
 #pragma unroll
-        for (int r = 0; r < R; r++) {
-            header[slot][r] = W::load_header(ahead.part[r], ahead.from[r], lane);
-#pragma unroll
-            for (int b = 0; b < BLOCKS_32; b++)
-                W::load(ahead.part[r], ahead.from[r], ahead.unit, b, lane, codes[slot][r]);
-        }
-        place[slot] = Place<W, R>(ahead);
-        next_unit<W, R>(args, expert, units, blocks, ahead, warp, lane);
-        more = ahead.block < blocks;
+        for (int tile = 0; tile < W::TILES; tile++)
+            copy_tile<W, R>(ahead, tile, tile == State::SHARED_TILE, lane, ring[slot]);
+        next_unit<W, R, WARPS>(args, ahead, lane);
     }
 
     wait_for_dependency();
-    Tokens tokens = find_tokens<NT>(args);
-    if (tokens.count <= 0)
+    Tokens tokens = find_tokens < ONE ? 1 : 8 * NT > (args);
+    if (tokens.count <= 0) {
+        wait_for_copies<0>();
         return;
-    ActRows<NT> rows = act_rows<NT>(args, tokens, lane);
-    Acts acts[NT];
-    load_acts<W::WIDE, NT>(rows, W::UNIT_K * warp, 0, lane, acts);
+    }
+    using Fetch = FetchActs<W, X, NT, ONE>;
+    Fetch fetch;
+    ActRows<NT> rows = act_rows<W::WIDE, NT, ONE>(args, tokens, lane);
+    fetch.start(rows, W::UNIT_K * warp, planes, lane);
 
-    float total[R][NT][4] = {};
-    int32_t block = blockIdx.x, unit = warp;
-    int buffer = 0, slot_now = 0;
-    while (block < blocks) {
-#pragma unroll
-        for (int slot = 0; slot < W::AHEAD; slot++) {
-            if (slot != slot_now || unit >= units)
-                continue;
-            typename W::template State<X, R, NT> state;
-            state.start(place[slot].part, header[slot], place[slot].from, lane);
-            if (more) {
-#pragma unroll
-                for (int r = 0; r < R; r++)
-                    header[slot][r] = W::load_header(ahead.part[r], ahead.from[r], lane);
-            }
-            int32_t unit_after = unit + FMK_MMA_WARPS < units ? unit + FMK_MMA_WARPS : warp;
+    int slot = 0, buffer = 0;
+    for (int32_t block = blockIdx.x; block < blocks; block += gridDim.x) {
+        typename W::Part part = W::part(args.part[find_block(args, args.glu ? 16 : 16 * R, block).part]);
+        float total[R][NT][4] = {};
+        for (int32_t unit = warp; unit < units; unit += WARPS) {
+            typename W::Slot(&now)[R] = ring[slot];
+            State state;
+            fetch.enter(rows, W::UNIT_K * unit, W::UNIT_K * (unit + WARPS < units ? unit + WARPS : warp));
 #pragma unroll
             for (int b = 0; b < BLOCKS_32; b++) {
-                for (int plane = 0; plane < planes; plane++) {
-                    Acts now[NT];
-#pragma unroll
-                    for (int n = 0; n < NT; n++)
-                        now[n] = acts[n];
-                    int32_t k = W::UNIT_K * unit + 32 * b;
-                    if (plane + 1 < planes)
-                        load_acts<W::WIDE, NT>(rows, k, plane + 1, lane, acts);
-                    else if (b + 1 < BLOCKS_32)
-                        load_acts<W::WIDE, NT>(rows, k + 32, 0, lane, acts);
-                    else
-                        load_acts<W::WIDE, NT>(rows, W::UNIT_K * unit_after, 0, lane, acts);
-                    state.multiply(b, plane, codes[slot], now, total);
+                const bool shared = b / PER_TILE == State::SHARED_TILE;
+                if (b % PER_TILE == 0) {
+                    wait_for_copies<W::AHEAD * W::TILES - 1>();
+                    if (shared)
+                        __syncwarp(); /* lanes read what others copied */
                 }
-                state.finish(b, total);
-                if (more) {
+                if (b == 0)
+                    state.start(part, now, lane);
 #pragma unroll
-                    for (int r = 0; r < R; r++)
-                        W::load(ahead.part[r], ahead.from[r], ahead.unit, b, lane, codes[slot][r]);
+                for (int plane = 0; plane < Fetch::UNROLLED; plane++)
+                    if (plane < planes) {
+                        Acts x[NT];
+                        fetch.take(rows, b, plane, x);
+                        state.multiply(b, plane, now, lane, x, total);
+                    }
+                state.finish(b, now, lane, total);
+                if ((b + 1) % PER_TILE == 0) {
+                    if (shared)
+                        __syncwarp(); /* nobody reads any more what the copies now replace */
+                    copy_tile<W, R>(ahead, b / PER_TILE, shared, lane, now);
                 }
             }
-            if (more) {
-                place[slot] = Place<W, R>(ahead);
-                next_unit<W, R>(args, expert, units, blocks, ahead, warp, lane);
-                more = ahead.block < blocks;
-            }
-            unit += FMK_MMA_WARPS;
-            slot_now = slot + 1 < W::AHEAD ? slot + 1 : 0;
+            next_unit<W, R, WARPS>(args, ahead, lane);
+            slot = slot + 1 < W::AHEAD ? slot + 1 : 0;
         }
-        if (unit < units)
-            continue;
-        unit = warp;
-        put_sums<R, NT>(sums.value[buffer][warp], total, lane);
-        __syncthreads();
-        store_block<R, NT>(args, tokens, block, sums.value[buffer]);
-        if (Sums<R, NT>::BUFFERS == 1)
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            if (8 * n >= tokens.count)
+                continue;
+            put_sums<R, NT, WARPS, ONE>(sums.value[buffer][warp], total, n, lane);
             __syncthreads();
-        else
+            store_sums<R, WARPS, ONE>(args, tokens.expert, block, tokens.first + 8 * n,
+                                      min(8, tokens.count - 8 * n), sums.value[buffer]);
             buffer ^= 1;
-#pragma unroll
-        for (int r = 0; r < R; r++)
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    total[r][n][i] = 0.0f;
-        block += gridDim.x;
+        }
     }
+    wait_for_copies<0>();
+}
+
+/* Up to 8 NT tokens a block. */
+template <class W, class X, int R, int NT, int WARPS>
+__device__ __forceinline__ void linear_mma(const struct fmk_linear_kernel_args &args) {
+    multiply_all<W, X, R, NT, WARPS, false, typename W::template State<X, R, NT>>(args);
+}
+
+/* One token a block. */
+template <class W, class X, int R, int WARPS>
+__device__ __forceinline__ void linear_mma_one(const struct fmk_linear_kernel_args &args) {
+    multiply_all<W, X, R, 1, WARPS, true, typename W::template One<X, R>>(args);
 }
 
 #endif

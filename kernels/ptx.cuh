@@ -96,9 +96,28 @@ __device__ __forceinline__ uint2 load_8(const void *from) {
     return *reinterpret_cast<const uint2 *>(from);
 }
 
-/* Asks for the 32 bytes around `from` to be in the first cache soon. */
-__device__ __forceinline__ void prefetch(const void *from) {
-    asm volatile("prefetch.global.L1 [%0];" ::"l"(from));
+/* Starts a copy of 16 bytes to shared memory; `there` false: of zeros, and `from` is not read. Both addresses are
+ * multiples of 16. */
+__device__ __forceinline__ void copy_16_async(void *shared, const void *from, bool there) {
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void copy_16_async(void *shared, const void *from) {
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/* The thread's copies started since the last end of a group are a group. */
+__device__ __forceinline__ void end_copies() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Waits until at most PENDING of the thread's last groups are not done. What other threads copied is seen after
+ * a barrier. */
+template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
 /* ---- tensor cores ---- */

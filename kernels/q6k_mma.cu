@@ -4,75 +4,82 @@
 #include "linear_mma.cuh"
 
 struct Q6k {
-    static constexpr int UNIT_K = FMK_Q6K_UNIT_K, AHEAD = 1;
+    static constexpr int UNIT_K = FMK_Q6K_UNIT_K, UNIT_BYTES = FMK_Q6K_UNIT, TILES = 2, AHEAD = 1;
     static constexpr bool WIDE = false; /* a step's 16 k are neighbours: they share a scale */
-    struct Codes {
-        uint4 low[4], high[2];
+    struct Slot {
+        uint4 low[4][32], high[2][32];
+        uint4 scales[16]; /* rows */
+        uint16_t d[16];
     };
-    struct Header {
-        uint4 scales[2]; /* of rows g and g + 8 */
-        uint16_t d[2];
-    };
+    struct Place {};
     struct Part {};
 
-    static __device__ __forceinline__ Part part(const struct fmk_linear_part &, int32_t, int32_t, int) {
+    static __device__ __forceinline__ Place place(const struct fmk_linear_part &, int32_t, int32_t, int) {
+        return Place{};
+    }
+    static __device__ __forceinline__ Part part(const struct fmk_linear_part &) {
         return Part{};
     }
-    static __device__ __forceinline__ int64_t unit_bytes(const Part &) {
-        return FMK_Q6K_UNIT;
+    static __device__ __forceinline__ int64_t unit_bytes(const Place &) {
+        return UNIT_BYTES;
     }
     static __device__ __forceinline__ const uint8_t *row_block(const struct fmk_linear_part &part,
                                                                const uint8_t *data, int32_t row, int) {
         return data + (uint64_t)(row / 16) * part.stride;
     }
-    static __device__ __forceinline__ void load(const Part &, const uint8_t *from, int32_t, int b, int lane,
-                                                Codes &codes) {
-        if (b % 2)
-            codes.low[b / 2] = load_stream(from + b / 2 * FMK_T16_TILE + 16 * lane);
-        if (b % 4 == 3)
-            codes.high[b / 4] = load_stream(from + FMK_Q6K_UNIT_HIGH + b / 4 * FMK_T16_TILE + 16 * lane);
-    }
-    static __device__ __forceinline__ Header load_header(const Part &, const uint8_t *from, int lane) {
-        Header h;
+    /* A tile is half a super-block. */
+    static __device__ __forceinline__ void copy(const Place &, const uint8_t *from, int32_t, int tile,
+                                                bool shared, int lane, Slot &slot) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int row = lane / 4 + 8 * i;
-            h.scales[i] = load_stream(from + FMK_Q6K_UNIT_SCALES + 16 * row);
-            h.d[i] = load_stream_2(from + FMK_Q6K_UNIT_D + 2 * row);
-        }
-        return h;
+        for (int i = 2 * tile; i < 2 * tile + 2; i++)
+            copy_16_async(&slot.low[i][lane], from + FMK_T16_TILE * i + 16 * lane);
+        copy_16_async(&slot.high[tile][lane], from + FMK_Q6K_UNIT_HIGH + FMK_T16_TILE * tile + 16 * lane);
+        if (shared && lane < 18) /* the scales and, behind them, d */
+            copy_16_async(&slot.scales[0] + lane, from + FMK_Q6K_UNIT_SCALES + 16 * lane);
     }
 
     /* Four low bits, and above them two of the high word: pair i of step `step` of its two. */
     template <class X>
     static __device__ __forceinline__ void unpack_6(uint32_t low, uint32_t high, int step, uint32_t a[4]) {
+        unpack_bits<X>(low, a);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int shift = 2 * (4 * step + i) - 4; /* brings the field to bits 4 and 5 */
+            int at = X::low_bit(i) + 4;          /* where the two bits belong */
+            int shift = 2 * (4 * step + i) - at; /* from where they are */
             uint32_t bits = shift < 0 ? high << -shift : high >> shift;
-            a[i] = X::codes((low >> 4 * i & 0x000f000f) | (bits & 0x00300030));
+            a[i] = X::codes(a[i] | (bits & 0x00030003u << at));
         }
     }
 
     template <class X, int R, int NT> struct State {
+        static constexpr int SHARED_TILE = 0;
         uint4 scales[R][2];
         float d[R][2];
+        uint4 low[R], high[R];
 
-        __device__ __forceinline__ void start(const Part (&)[R], const Header (&header)[R],
-                                              const uint8_t *const (&)[R], int) {
+        __device__ __forceinline__ void start(const Part &, const Slot (&slot)[R], int lane) {
 #pragma unroll
             for (int r = 0; r < R; r++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    scales[r][i] = header[r].scales[i];
-                    d[r][i] = f16_to_f32(header[r].d[i]) * X::CODE_UNIT;
+                    int row = lane / 4 + 8 * i;
+                    scales[r][i] = slot[r].scales[row];
+                    d[r][i] = f16_to_f32(slot[r].d[row]) * X::code_unit(i);
                 }
         }
 
-        __device__ __forceinline__ void multiply(int b, int, const Codes (&codes)[R], const Acts (&acts)[NT],
-                                                 float (&total)[R][NT][4]) {
-            const uint32_t offset[4] = {X::MINUS_32_CODES, X::MINUS_32_CODES, X::MINUS_32_CODES,
-                                        X::MINUS_32_CODES};
+        __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
+                                                 const Acts (&acts)[NT], float (&total)[R][NT][4]) {
+            const uint32_t offset[4] = {X::MINUS_32_CODES, X::MINUS_32_CODES_8, X::MINUS_32_CODES,
+                                        X::MINUS_32_CODES_8};
+            bool first_plane = !X::MANY_PLANES || plane == 0;
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                if (b % 2 == 0 && first_plane)
+                    low[r] = slot[r].low[b / 2][lane];
+                if (b % 4 == 0 && first_plane)
+                    high[r] = slot[r].high[b / 4][lane];
+            }
 #pragma unroll
             for (int step = 0; step < 2; step++) {
                 int s = 2 * b + step; /* sub-block */
@@ -83,8 +90,8 @@ struct Q6k {
 #pragma unroll
                 for (int r = 0; r < R; r++) {
                     uint32_t a[4];
-                    unpack_6<X>(word_of(codes[r].low[s / 4], s % 4), word_of(codes[r].high[s / 8], s / 2 % 4),
-                                step, a);
+                    unpack_6<X>(not_before_here(word_of(low[r], s % 4)), word_of(high[r], s / 2 % 4), step,
+                                a);
                     float acc[NT][4];
 #pragma unroll
                     for (int n = 0; n < NT; n++)
@@ -103,39 +110,115 @@ struct Q6k {
             }
         }
 
-        __device__ __forceinline__ void finish(int, float (&)[R][NT][4]) {}
+        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float (&)[R][NT][4]) {}
+    };
+
+    /* Column j of sums[step] is sub-block 2 j + step of the unit: scales come in once for all. */
+    template <class X, int R> struct One {
+        static constexpr int SHARED_TILE = TILES - 1; /* the scales are read last */
+        float acc[2][R][4], base[2][4];
+        uint4 low[R], high[R];
+
+        __device__ __forceinline__ void start(const Part &, const Slot (&)[R], int) {}
+
+        __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
+                                                 const Acts (&acts)[1], float (&)[R][1][4]) {
+            const uint32_t offset[4] = {X::MINUS_32_CODES, X::MINUS_32_CODES_8, X::MINUS_32_CODES,
+                                        X::MINUS_32_CODES_8};
+            bool first_plane = !X::MANY_PLANES || plane == 0, first = b == 0 && first_plane;
+#pragma unroll
+            for (int step = 0; step < 2; step++) {
+                int s = 2 * b + step;
+                if (first)
+                    mma_first<X>(base[step], offset, acts[0], step);
+                else
+                    mma_add<X>(base[step], offset, acts[0], step);
+#pragma unroll
+                for (int r = 0; r < R; r++) {
+                    if (step == 0 && b % 2 == 0 && first_plane)
+                        low[r] = slot[r].low[b / 2][lane];
+                    if (step == 0 && b % 4 == 0 && first_plane)
+                        high[r] = slot[r].high[b / 4][lane];
+                    uint32_t a[4];
+                    unpack_6<X>(word_of(low[r], s % 4), word_of(high[r], s / 2 % 4), step, a);
+                    if (first)
+                        mma_first<X>(acc[step][r], a, acts[0], step);
+                    else
+                        mma_add<X>(acc[step][r], a, acts[0], step);
+                }
+            }
+        }
+
+        /* The lane's columns 2 t and 2 t + 1 have the scales 4 t .. 4 t + 3. */
+        __device__ __forceinline__ void finish(int b, const Slot (&slot)[R], int lane,
+                                               float (&total)[R][1][4]) {
+            if (b < UNIT_K / 32 - 1)
+                return;
+#pragma unroll
+            for (int r = 0; r < R; r++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    int row = lane / 4 + 8 * i;
+                    uint32_t word = ((const uint32_t *)&slot[r].scales[row])[lane % 4];
+                    float d = f16_to_f32(slot[r].d[row]) * X::code_unit(i);
+#pragma unroll
+                    for (int j = 0; j < 2; j++)
+#pragma unroll
+                        for (int step = 0; step < 2; step++) {
+                            float scale = d * (float)(int8_t)(word >> 8 * (2 * j + step));
+                            float value = acc[step][r][2 * i + j] + base[step][2 * i + j];
+                            total[r][0][2 * i + j] = fmaf(scale, value, total[r][0][2 * i + j]);
+                        }
+                }
+        }
     };
 };
 
-extern "C" __global__ __launch_bounds__(256, 3) void q6k_f16_1x1(
+extern "C" __global__ __launch_bounds__(256, 3) void q6k_f16_16x8(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, F16, 1, 1>(args);
+    linear_mma<Q6k, F16, 1, 1, 8>(args);
 }
-extern "C" __global__ __launch_bounds__(256, 2) void q6k_f16_2x1(
+extern "C" __global__ __launch_bounds__(128, 5) void q6k_f16_32x8(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, F16, 2, 1>(args);
+    linear_mma<Q6k, F16, 2, 1, 4>(args);
 }
-extern "C" __global__ __launch_bounds__(256, 1) void q6k_f16_2x2(
+extern "C" __global__ __launch_bounds__(128, 3) void q6k_f16_32x16(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, F16, 2, 2>(args);
+    linear_mma<Q6k, F16, 2, 2, 4>(args);
 }
-extern "C" __global__ __launch_bounds__(256, 1) void q6k_f16_2x4(
+extern "C" __global__ __launch_bounds__(128, 2) void q6k_f16_32x32(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, F16, 2, 4>(args);
+    linear_mma<Q6k, F16, 2, 4, 4>(args);
 }
-extern "C" __global__ __launch_bounds__(256, 3) void q6k_bf16_1x1(
+extern "C" __global__ __launch_bounds__(256, 3) void q6k_bf16_16x8(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, Bf16, 1, 1>(args);
+    linear_mma<Q6k, Bf16, 1, 1, 8>(args);
 }
-extern "C" __global__ __launch_bounds__(256, 2) void q6k_bf16_2x1(
+extern "C" __global__ __launch_bounds__(128, 5) void q6k_bf16_32x8(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, Bf16, 2, 1>(args);
+    linear_mma<Q6k, Bf16, 2, 1, 4>(args);
 }
-extern "C" __global__ __launch_bounds__(256, 1) void q6k_bf16_2x2(
+extern "C" __global__ __launch_bounds__(128, 3) void q6k_bf16_32x16(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, Bf16, 2, 2>(args);
+    linear_mma<Q6k, Bf16, 2, 2, 4>(args);
 }
-extern "C" __global__ __launch_bounds__(256, 1) void q6k_bf16_2x4(
+extern "C" __global__ __launch_bounds__(128, 2) void q6k_bf16_32x32(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma<Q6k, Bf16, 2, 4>(args);
+    linear_mma<Q6k, Bf16, 2, 4, 4>(args);
+}
+extern "C" __global__ __launch_bounds__(256, 3) void q6k_f16_16x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q6k, F16, 1, 8>(args);
+}
+extern "C" __global__ __launch_bounds__(128, 5) void q6k_f16_32x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q6k, F16, 2, 4>(args);
+}
+extern "C" __global__ __launch_bounds__(256, 3) void q6k_bf16_16x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q6k, Bf16, 1, 8>(args);
+}
+extern "C" __global__ __launch_bounds__(128, 5) void q6k_bf16_32x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q6k, Bf16, 2, 4>(args);
 }

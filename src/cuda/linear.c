@@ -220,20 +220,32 @@ static void point_at_activations(const struct slab *slab, const struct fmk_cuda_
 
 /* Blocks that run at once walk over all of the rows' blocks, each over as many as another. */
 static uint32_t walkers(const struct slab *slab, int64_t blocks, int32_t resident, uint32_t y) {
+    if (!resident)
+        return (uint32_t)blocks;
     int64_t at_once = (int64_t)resident * fmk_cuda_of(slab->order.queue->ctx)->multiprocessors;
     int64_t turns = fmk_max(1, (blocks * y * slab->experts + at_once - 1) / at_once);
     return (uint32_t)((blocks + turns - 1) / turns);
 }
 
-/* Rows of weights and threads of a block, and blocks that run at once on a multiprocessor. */
+/* Rows of weights and threads of a block, and blocks that run at once on a multiprocessor. 0: each row block
+ * gets a block of its own, since with one token there is little to do between two loads. */
 static const struct {
     int32_t rows, threads, resident;
 } variants[FMK_MMA_VARIANTS] = {
-    [FMK_MMA_1X1] = {16, 256, 3},
-    [FMK_MMA_2X1] = {32, 256, 2},
-    [FMK_MMA_2X2] = {32, 256, 1},
-    [FMK_MMA_2X4] = {32, 256, 1},
+    [FMK_MMA_16X1] = {16, 256, 0}, [FMK_MMA_32X1] = {32, 128, 0},  [FMK_MMA_16X8] = {16, 256, 3},
+    [FMK_MMA_32X8] = {32, 128, 5}, [FMK_MMA_32X16] = {32, 128, 3}, [FMK_MMA_32X32] = {32, 128, 2},
 };
+
+static int32_t variant_for(int32_t tile, bool narrow) {
+    switch (tile) {
+    case 1:
+        return narrow ? FMK_MMA_16X1 : FMK_MMA_32X1;
+    case 8:
+        return narrow ? FMK_MMA_16X8 : FMK_MMA_32X8;
+    default:
+        return tile == 16 ? FMK_MMA_32X16 : FMK_MMA_32X32;
+    }
+}
 
 static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *product,
                              const struct fmk_linear_kernel_args *args) {
@@ -245,11 +257,7 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
     };
     const struct fmk_cuda_plan *plan = slab->plan;
     const struct fmk_packed *part = &plan->w->parts[product->parts[0]];
-    int32_t tile = plan->tile, variant = FMK_MMA_2X4;
-    if (tile == 8)
-        variant = product->narrow ? FMK_MMA_1X1 : FMK_MMA_2X1;
-    else if (tile == 16)
-        variant = FMK_MMA_2X2;
+    int32_t tile = plan->tile, variant = variant_for(tile, product->narrow);
     int32_t rows = product->glu ? 16 : variants[variant].rows, kernel = variant;
     if (plan->forms[product->form].type == FMK_BF16)
         kernel += FMK_MMA_VARIANTS;

@@ -11,22 +11,25 @@
 
 /* Numbered as in modules.h, and in the headers of kernels/. */
 static const char *const dense_mma[] = {
-    "dense_f16_1x1",  "dense_f16_2x1",  "dense_f16_2x2",  "dense_f16_2x4",
-    "dense_bf16_1x1", "dense_bf16_2x1", "dense_bf16_2x2", "dense_bf16_2x4",
+    "dense_f16_16x1",  "dense_f16_32x1",  "dense_f16_16x8",   "dense_f16_32x8",
+    "dense_f16_32x16", "dense_f16_32x32", "dense_bf16_16x1",  "dense_bf16_32x1",
+    "dense_bf16_16x8", "dense_bf16_32x8", "dense_bf16_32x16", "dense_bf16_32x32",
 };
 static const char *const int4_mma[] = {
-    "int4_f16_1x1",      "int4_f16_2x1",      "int4_f16_2x2",      "int4_f16_2x4",
-    "int4_bf16_1x1",     "int4_bf16_2x1",     "int4_bf16_2x2",     "int4_bf16_2x4",
-    "int4_any_f16_1x1",  "int4_any_f16_2x1",  "int4_any_f16_2x2",  "int4_any_f16_2x4",
-    "int4_any_bf16_1x1", "int4_any_bf16_2x1", "int4_any_bf16_2x2", "int4_any_bf16_2x4",
+    "int4_f16_16x1",      "int4_f16_32x1",      "int4_f16_16x8",       "int4_f16_32x8",
+    "int4_f16_32x16",     "int4_f16_32x32",     "int4_bf16_16x1",      "int4_bf16_32x1",
+    "int4_bf16_16x8",     "int4_bf16_32x8",     "int4_bf16_32x16",     "int4_bf16_32x32",
+    "int4_any_f16_16x1",  "int4_any_f16_32x1",  "int4_any_f16_16x8",   "int4_any_f16_32x8",
+    "int4_any_f16_32x16", "int4_any_f16_32x32", "int4_any_bf16_16x1",  "int4_any_bf16_32x1",
+    "int4_any_bf16_16x8", "int4_any_bf16_32x8", "int4_any_bf16_32x16", "int4_any_bf16_32x32",
 };
 static const char *const q4k_mma[] = {
-    "q4k_f16_1x1",  "q4k_f16_2x1",  "q4k_f16_2x2",  "q4k_f16_2x4",
-    "q4k_bf16_1x1", "q4k_bf16_2x1", "q4k_bf16_2x2", "q4k_bf16_2x4",
+    "q4k_f16_16x1",  "q4k_f16_32x1",  "q4k_f16_16x8",  "q4k_f16_32x8",  "q4k_f16_32x16",  "q4k_f16_32x32",
+    "q4k_bf16_16x1", "q4k_bf16_32x1", "q4k_bf16_16x8", "q4k_bf16_32x8", "q4k_bf16_32x16", "q4k_bf16_32x32",
 };
 static const char *const q6k_mma[] = {
-    "q6k_f16_1x1",  "q6k_f16_2x1",  "q6k_f16_2x2",  "q6k_f16_2x4",
-    "q6k_bf16_1x1", "q6k_bf16_2x1", "q6k_bf16_2x2", "q6k_bf16_2x4",
+    "q6k_f16_16x1",  "q6k_f16_32x1",  "q6k_f16_16x8",  "q6k_f16_32x8",  "q6k_f16_32x16",  "q6k_f16_32x32",
+    "q6k_bf16_16x1", "q6k_bf16_32x1", "q6k_bf16_16x8", "q6k_bf16_32x8", "q6k_bf16_32x16", "q6k_bf16_32x32",
 };
 static const char *const plain[] = {
     "plain_dense_f32", "plain_int4_f32", "plain_q4k_f32", "plain_q6k_f32",

@@ -20,13 +20,17 @@ enum fmk_cuda_module {
 };
 
 /* Kernels of a module, numbered from 0; modules.c has their names in this order. */
-enum {              /* the mma modules: variant + 4 * (activations are bf16) */
-       FMK_MMA_1X1, /* 16 weight rows a block, up to 8 tokens */
-       FMK_MMA_2X1, /* 32 and 8 */
-       FMK_MMA_2X2, /* 32 and 16 */
-       FMK_MMA_2X4, /* 32 and 32 */
-       FMK_MMA_VARIANTS,
-       FMK_MMA_KERNELS = 2 * FMK_MMA_VARIANTS /* int4: so many more where chunks is not 4 or scales are f32 */
+/* The mma modules: variant + FMK_MMA_VARIANTS where activations are bf16; int4: + FMK_MMA_KERNELS where chunks is
+ * not 4 or scales are f32. */
+enum {
+    FMK_MMA_16X1, /* weight rows x tokens of a block */
+    FMK_MMA_32X1,
+    FMK_MMA_16X8,
+    FMK_MMA_32X8,
+    FMK_MMA_32X16,
+    FMK_MMA_32X32,
+    FMK_MMA_VARIANTS,
+    FMK_MMA_KERNELS = 2 * FMK_MMA_VARIANTS
 };
 enum { /* plain: layout family + 4 * (accumulators are double); FMK_PLAIN_DENSE .. as enum fmk_family */
        FMK_PLAIN_KERNELS = 8

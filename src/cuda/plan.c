@@ -145,16 +145,19 @@ static bool is_narrow(const struct fmk_cuda_plan *plan, const struct fmk_cuda_pr
     int64_t blocks = 0;
     for (int32_t i = 0; i < product->num_parts; i++)
         blocks += (plan->w->parts[product->parts[i]].n + 31) / 32;
-    return product->path == FMK_CUDA_MMA && !product->glu && blocks < multiprocessors;
+    return product->path == FMK_CUDA_MMA && !product->glu && blocks < 2 * multiprocessors;
 }
 
 /* More tokens to a block read the weights less often; fewer leave less of a tile empty. */
 static int32_t tile_for(const struct fmk_cuda_plan *plan) {
     const struct fmk_call *call = plan->call;
     int64_t rows = plan->routed ? call->rows / experts_of(plan->w) : call->args.m;
+    bool invariant = call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
+    if (!invariant && (plan->routed ? 4 * call->rows <= experts_of(plan->w) : rows == 1))
+        return 1;
     /* How many rows of weights a block has may depend on the weight alone, and 16 go with 8 tokens. */
     for (int32_t i = 0; i < plan->num_products; i++)
-        if (call->args.flags & FMK_LINEAR_BATCH_INVARIANT && plan->products[i].narrow)
+        if (invariant && plan->products[i].narrow)
             return 8;
     return rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
 }
