@@ -4,6 +4,7 @@
 #include "fibers.h"
 #include "shared.h"
 
+#include <atomic>
 #include <mutex>
 #include <pthread.h>
 #include <signal.h>
@@ -421,7 +422,8 @@ static bool anybody_waited(const Processor *on, unsigned threads) {
 
 void run(const Grid &grid) {
     Processor *on = processor();
-    unsigned threads = grid.threads.x * grid.threads.y * grid.threads.z, number = 0;
+    static std::atomic<unsigned> launches;
+    unsigned threads = grid.threads.x * grid.threads.y * grid.threads.z, number = launches++;
     on->stacks.need(threads);
     bool waited = false;
     SharedMemory shared(grid.kernel);

@@ -75,8 +75,8 @@ Warp *arrive(uint32_t mask, Collective what, void *request);
 void depart(Warp *warp, uint32_t mask);
 void *request_of(const Warp *warp, unsigned lane);
 
-/* Copies of 16 bytes. Even blocks make them at once, odd ones when they are waited for: as early and as late
- * as they may happen. from NULL: of zeros. */
+/* Copies of 16 bytes; from NULL: of zeros. Blocks that run first to last make them at once, the others when
+ * they are waited for: as early and as late as they may happen. */
 void start_copy(void *to, const void *from);
 void end_copies();
 void wait_for_copies(unsigned pending_groups);
