@@ -76,10 +76,11 @@ static void plain_product(fmk_queue *queue, const fmk_weight *weight, int64_t m,
 int main(void) {
     printf("%s\n", fmk_build_info());
 
-    /* Once per device. NULL would be all defaults. */
+    /* Once per device. This program's buffers are host memory, so it names the CPU; AUTO would be a GPU where
+     * there is one. */
     fmk_context *ctx;
     fmk_queue *queue;
-    fmk_context_desc context_desc = {.struct_size = sizeof context_desc, .backend = FMK_BACKEND_AUTO};
+    fmk_context_desc context_desc = {.struct_size = sizeof context_desc, .backend = FMK_BACKEND_CPU};
     check(fmk_context_create(&ctx, &context_desc), "context_create");
     check(fmk_queue_create(&queue, ctx, NULL), "queue_create");
 

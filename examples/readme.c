@@ -9,7 +9,8 @@ int main(int argc, char **argv) { /* model.gguf blk.0.attn_q.weight */
     fmk_weight *weight;
     uint64_t least, best;
     fmk_weight_info_t info = {.struct_size = sizeof info};
-    if (argc < 3 || fmk_context_create(&ctx, NULL) || fmk_queue_create(&queue, ctx, NULL) ||
+    fmk_context_desc cpu = {.struct_size = sizeof cpu, .backend = FMK_BACKEND_CPU};
+    if (argc < 3 || fmk_context_create(&ctx, &cpu) || fmk_queue_create(&queue, ctx, NULL) ||
         fmk_checkpoint_open(&file, argv[1]) ||
         fmk_checkpoint_load(&weight, queue, file, (const char *const *)&argv[2], 1, NULL) ||
         fmk_weight_info(weight, &info))

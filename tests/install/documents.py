@@ -1,7 +1,8 @@
-"""Compiles and runs the programs that README.md and docs/embedding.md print: their first C block is the
-example's file, byte for byte.
+"""Compiles and runs the programs that README.md, docs/embedding.md and docs/cuda.md print: their first C block is
+the example's file, byte for byte. That of docs/cuda.md runs on the emulated GPU (tests/emulator), where it was
+built.
 
-usage: documents.py SOURCE_DIR LIBRARY_DIR COMPILER
+usage: documents.py SOURCE_DIR LIBRARY_DIR COMPILER [CUDA_INCLUDE_DIR EMULATOR_DIR]
 """
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-source, library, compiler = sys.argv[1:]
+source, library, compiler, *cuda = sys.argv[1:]
 VALUE = 0.75
 
 
@@ -31,16 +32,21 @@ def block_of(document):
     return found[1]
 
 
-def run(work, document, example, *arguments):
+def check(document, example):
     block = block_of(document)
     assert block == open(os.path.join(source, "examples", example)).read(), \
         f"the first block of C in {document} is not examples/{example}"
+    return block
+
+
+def run(work, document, example, *arguments, flags=(), libraries=()):
+    block = check(document, example)
     program = os.path.join(work, example[:-2])
     with open(program + ".c", "w") as file:
         file.write(block)
     subprocess.run([compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-I" + os.path.join(source, "include"),
-                    program + ".c", "-o", program, "-L" + library, "-Wl,-rpath," + library, "-lferrumk", "-lm"],
-                   check=True)
+                    *flags, program + ".c", "-o", program, "-L" + library, "-Wl,-rpath," + library, "-lferrumk",
+                    *libraries, "-lm"], check=True)
     result = subprocess.run([program, *arguments], check=True, capture_output=True, text=True)
     print(f"{document}: {result.stdout}", end="")
     return result.stdout
@@ -52,6 +58,12 @@ with tempfile.TemporaryDirectory() as work:
     output = run(work, "README.md", "readme.c", gguf, "blk.0.attn_q.weight")
     assert output == f"W[0][0] = {VALUE}\n", output
     run(work, "docs/embedding.md", "embed.c")
+    check("docs/cuda.md", "cuda.c")
+    if cuda:
+        include, emulator = cuda
+        # In front of a driver that the machine may have.
+        os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [emulator, os.environ.get("LD_LIBRARY_PATH")]))
+        run(work, "docs/cuda.md", "cuda.c", flags=["-isystem", include], libraries=["-L" + emulator, "-lcuda"])
 
 # From nothing to a result in few lines: those from the first call to fmk_linear that are not blank.
 lines = block_of("README.md").split("\n")
