@@ -64,10 +64,8 @@ struct Dense {
             }
         }
 
-        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float (&)[R][NT][4]) {}
+        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float, float (&)[R][NT][4]) {}
     };
-
-    template <class X, int R> using One = State<X, R, 1>;
 };
 
 extern "C" __global__ __launch_bounds__(256, 3) void dense_f16_16x8(
@@ -101,20 +99,4 @@ extern "C" __global__ __launch_bounds__(128, 3) void dense_bf16_32x16(
 extern "C" __global__ __launch_bounds__(128, 2) void dense_bf16_32x32(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_mma<Dense, Bf16, 2, 4, 4>(args);
-}
-extern "C" __global__ __launch_bounds__(256, 3) void dense_f16_16x1(
-    const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma_one<Dense, F16, 1, 8>(args);
-}
-extern "C" __global__ __launch_bounds__(128, 5) void dense_f16_32x1(
-    const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma_one<Dense, F16, 2, 4>(args);
-}
-extern "C" __global__ __launch_bounds__(256, 3) void dense_bf16_16x1(
-    const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma_one<Dense, Bf16, 1, 8>(args);
-}
-extern "C" __global__ __launch_bounds__(128, 5) void dense_bf16_32x1(
-    const __grid_constant__ struct fmk_linear_kernel_args args) {
-    linear_mma_one<Dense, Bf16, 2, 4>(args);
 }

@@ -45,7 +45,7 @@ template <int SCALES_16> struct Int4Codes {
 
 /* Rows g and g + 8 of a group: acc holds sums of codes * x, sum those of x. */
 template <class X, int NT>
-__device__ __forceinline__ void add_group(const float (&scale)[2], const float (&zero)[2],
+__device__ __forceinline__ void add_group(const float (&scale)[2], const float (&zero)[2], float factor,
                                           const float (&acc)[NT][4], const float (&sum)[NT][4],
                                           float (&total)[NT][4]) {
 #pragma unroll
@@ -53,7 +53,7 @@ __device__ __forceinline__ void add_group(const float (&scale)[2], const float (
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             float value = fmaf(acc[n][c], X::code_unit(c / 2), -zero[c / 2] * sum[n][c]);
-            total[n][c] = fmaf(scale[c / 2], value, total[n][c]);
+            total[n][c] = fmaf(scale[c / 2], value * factor, total[n][c]);
         }
 }
 
@@ -104,7 +104,7 @@ template <int UNITS> struct Int4 : Int4Codes<3> {
 
         __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
                                                  const Acts (&acts)[NT], float (&)[R][NT][4]) {
-            bool first_plane = !X::MANY_PLANES || plane == 0, first = b == 0 && first_plane;
+            bool first_plane = plane == 0, first = b == 0 && first_plane;
 #pragma unroll
             for (int n = 0; n < NT; n++)
                 sum_acts<X>(sum[n], acts[n], first);
@@ -116,12 +116,13 @@ template <int UNITS> struct Int4 : Int4Codes<3> {
             }
         }
 
-        __device__ __forceinline__ void finish(int b, const Slot (&)[R], int, float (&total)[R][NT][4]) {
+        __device__ __forceinline__ void finish(int b, const Slot (&)[R], int, float factor,
+                                               float (&total)[R][NT][4]) {
             if (b < UNIT_K / 32 - 1)
                 return;
 #pragma unroll
             for (int r = 0; r < R; r++)
-                add_group<X, NT>(scale[r], zero[r], acc[r], sum, total[r]);
+                add_group<X, NT>(scale[r], zero[r], factor, acc[r], sum, total[r]);
         }
     };
 
@@ -165,14 +166,14 @@ struct Int4Any : Int4Codes<20> {
                     scale[i] = load_number(slot[r].scales, part.dtype, row);
                     zero[i] = part.has_zeros ? (float)zeros[row] : 8.0f;
                 }
-                add_group<X, NT>(scale, zero, acc, sum, total[r]);
+                add_group<X, NT>(scale, zero, 1.0f, acc, sum, total[r]);
             }
         }
 
-        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float (&)[R][NT][4]) {}
+        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float, float (&)[R][NT][4]) {}
     };
 
-    template <class X, int R> using One = State<X, R, 1>; /* a unit's blocks share their scales */
+    template <class X, int R> using One = State<X, R, 1>;
 };
 
 extern "C" __global__ __launch_bounds__(256, 3) void int4_f16_16x8(
@@ -271,4 +272,12 @@ extern "C" __global__ __launch_bounds__(256, 3) void int4_any_bf16_16x1(
 extern "C" __global__ __launch_bounds__(128, 5) void int4_any_bf16_32x1(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_mma_one<Int4Any, Bf16, 2, 4>(args);
+}
+extern "C" __global__ __launch_bounds__(256, 3) void int4_f32_16x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Int4<4>, F32, 1, 8>(args);
+}
+extern "C" __global__ __launch_bounds__(128, 5) void int4_f32_32x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Int4<2>, F32, 2, 4>(args);
 }

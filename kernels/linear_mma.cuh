@@ -31,7 +31,9 @@
 struct F16 {
     /* As f16 denormals they are codes times 2^-24 without any arithmetic; four bits higher, in the pairs of
      * row g + 8, times 2^-20. */
-    static constexpr bool MANY_PLANES = false;
+    using In = uint16_t;
+    static constexpr int PLANES = 1;
+    static constexpr bool COUNTED = false;
     static constexpr uint32_t ONES = 0x3c003c00, MINUS_32_CODES = 0x80208020, MINUS_32_CODES_8 = 0x82008200;
     static __device__ __forceinline__ constexpr int low_bit(int pair) {
         return pair % 2 * 4;
@@ -51,7 +53,9 @@ struct F16 {
 
 struct Bf16 {
     /* 128 has a last place of 1: its low bits take a code, and subtracting 128 leaves the code. */
-    static constexpr bool MANY_PLANES = true; /* wider activations come as a sum of bf16 matrices */
+    using In = uint16_t;
+    static constexpr int PLANES = 3;      /* wider activations come as a sum of bf16 matrices, */
+    static constexpr bool COUNTED = true; /* as many as the call says */
     static constexpr uint32_t ONES = 0x3f803f80, MINUS_32_CODES = 0xc200c200, MINUS_32_CODES_8 = 0xc200c200;
     static __device__ __forceinline__ constexpr int low_bit(int) {
         return 0;
@@ -66,6 +70,13 @@ struct Bf16 {
                                                const float c[4]) {
         mma_bf16(d, a, b0, b1, c);
     }
+};
+
+/* Floats, split on the way into a sum of two f16 with 22 bits together, in a unit of their own for every unit
+ * of K. */
+struct F32 : F16 {
+    using In = float;
+    static constexpr int PLANES = 2;
 };
 
 /* A lane's activations of 32 k of one token: the B fragments of two steps. */
@@ -119,17 +130,17 @@ struct Tokens {
 };
 
 /* Where a lane finds the activations of its tokens. */
-template <int NT> struct ActRows {
-    const uint16_t *row[NT]; /* the lane's first of each token */
-    int32_t k;               /* columns from the lane's first on; there is none from k on */
+template <class In, int NT> struct ActRows {
+    const In *row[NT]; /* the lane's first of each token */
+    int32_t k;         /* columns from the lane's first on; there is none from k on */
     int64_t plane_stride;
 };
 
-template <bool WIDE, int NT, bool ONE>
-__device__ __forceinline__ ActRows<NT> act_rows(const struct fmk_linear_kernel_args &args,
-                                                const Tokens &tokens, int lane) {
-    ActRows<NT> rows;
-    const uint16_t *in = (const uint16_t *)args.in + blockIdx.z * args.expert_in_stride;
+template <class In, bool WIDE, int NT, bool ONE>
+__device__ __forceinline__ ActRows<In, NT> act_rows(const struct fmk_linear_kernel_args &args,
+                                                    const Tokens &tokens, int lane) {
+    ActRows<In, NT> rows;
+    const In *in = (const In *)args.in + blockIdx.z * args.expert_in_stride;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         int token = ONE ? 0 : 8 * n + lane / 4;
@@ -149,7 +160,7 @@ __device__ __forceinline__ ActRows<NT> act_rows(const struct fmk_linear_kernel_a
 
 /* The lane's activations of the 32 k from `unit` + 32 b on. */
 template <bool WIDE, int NT>
-__device__ __forceinline__ void load_acts(const ActRows<NT> &rows, int32_t unit, int b, int plane,
+__device__ __forceinline__ void load_acts(const ActRows<uint16_t, NT> &rows, int32_t unit, int b, int plane,
                                           Acts acts[NT]) {
     bool there = unit + 32 * b < rows.k;
 #pragma unroll
@@ -168,23 +179,24 @@ __device__ __forceinline__ void load_acts(const ActRows<NT> &rows, int32_t unit,
 
 /* Hands out the activations of a warp's units, block by block, and keeps them coming. */
 template <class W, class X, int NT, bool ONE> struct FetchActs {
-    static constexpr int UNROLLED = X::MANY_PLANES ? 3 : 1, BLOCKS = W::UNIT_K / 32;
+    static constexpr int BLOCKS = W::UNIT_K / 32;
     Acts ahead[2][NT]; /* of the next two blocks, in turn; with planes of the next */
     int32_t unit, after, planes;
 
-    __device__ __forceinline__ void start(const ActRows<NT> &rows, int32_t first, int32_t count, int) {
+    __device__ __forceinline__ void start(const ActRows<uint16_t, NT> &rows, int32_t first, int32_t count,
+                                          int) {
         planes = count;
         load_acts<W::WIDE, NT>(rows, first, 0, 0, ahead[0]);
         if (planes == 1)
             load_acts<W::WIDE, NT>(rows, first, 1, 0, ahead[1]);
     }
 
-    __device__ __forceinline__ void enter(const ActRows<NT> &, int32_t now, int32_t next) {
+    __device__ __forceinline__ void enter(const ActRows<uint16_t, NT> &, int32_t now, int32_t next) {
         unit = now;
         after = next;
     }
 
-    __device__ __forceinline__ void take(const ActRows<NT> &rows, int b, int plane, Acts (&x)[NT]) {
+    __device__ __forceinline__ void take(const ActRows<uint16_t, NT> &rows, int b, int plane, Acts (&x)[NT]) {
 #pragma unroll
         for (int n = 0; n < NT; n++)
             x[n] = ahead[b % 2][n];
@@ -196,39 +208,110 @@ template <class W, class X, int NT, bool ONE> struct FetchActs {
         else
             load_acts<W::WIDE, NT>(rows, b + 2 < BLOCKS ? unit : after, (b + 2) % BLOCKS, 0, ahead[b % 2]);
     }
+
+    __device__ __forceinline__ float unit_of_acts() const {
+        return 1.0f;
+    }
 };
 
 /* One token: the eight columns of B are the unit's blocks of 32 k. A lane loads the block of its column, and
  * has zeros in the others' turns. */
 template <class W, class X> struct FetchActs<W, X, 1, true> {
-    static constexpr int UNROLLED = X::MANY_PLANES ? 3 : 1, BLOCKS = W::UNIT_K / 32;
-    Acts now[UNROLLED], ahead[UNROLLED];
+    static constexpr int BLOCKS = W::UNIT_K / 32;
+    Acts now[X::PLANES], ahead[X::PLANES];
     int32_t planes, column;
 
-    __device__ __forceinline__ void load(const ActRows<1> &rows, int32_t unit) {
+    __device__ __forceinline__ void load(const ActRows<uint16_t, 1> &rows, int32_t unit) {
 #pragma unroll
-        for (int plane = 0; plane < UNROLLED; plane++)
+        for (int plane = 0; plane < X::PLANES; plane++)
             if (plane < planes && column < BLOCKS)
                 load_acts<W::WIDE, 1>(rows, unit, 0, plane, &ahead[plane]);
     }
 
-    __device__ __forceinline__ void start(const ActRows<1> &rows, int32_t first, int32_t count, int lane) {
-        planes = X::MANY_PLANES ? count : 1;
+    __device__ __forceinline__ void start(const ActRows<uint16_t, 1> &rows, int32_t first, int32_t count,
+                                          int lane) {
+        planes = count;
         column = lane / 4;
         load(rows, first);
     }
 
-    __device__ __forceinline__ void enter(const ActRows<1> &rows, int32_t, int32_t next) {
+    __device__ __forceinline__ void enter(const ActRows<uint16_t, 1> &rows, int32_t, int32_t next) {
 #pragma unroll
-        for (int plane = 0; plane < UNROLLED; plane++)
+        for (int plane = 0; plane < X::PLANES; plane++)
             now[plane] = ahead[plane];
         load(rows, next);
     }
 
-    __device__ __forceinline__ void take(const ActRows<1> &, int b, int plane, Acts (&x)[1]) {
+    __device__ __forceinline__ void take(const ActRows<uint16_t, 1> &, int b, int plane, Acts (&x)[1]) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
             x[0].b[i] = column == b ? now[plane].b[i] : 0;
+    }
+
+    __device__ __forceinline__ float unit_of_acts() const {
+        return 1.0f;
+    }
+};
+
+/* The largest magnitude of the warp's values. */
+__device__ __forceinline__ float largest_of_warp(float value) {
+#pragma unroll
+    for (int distance = 16; distance; distance /= 2)
+        value = fmaxf(value, __shfl_xor_sync(0xffffffff, value, distance));
+    return value;
+}
+
+/* The same for floats. */
+template <class W> struct FetchActs<W, F32, 1, true> {
+    static constexpr int BLOCKS = W::UNIT_K / 32;
+    Acts now[F32::PLANES];
+    float4 ahead[2];
+    float factor; /* now's sum times it are the activations */
+    int32_t column;
+
+    __device__ __forceinline__ void load(const ActRows<float, 1> &rows, int32_t unit) {
+        ahead[0] = ahead[1] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (column < BLOCKS && unit < rows.k) {
+            ahead[0] = load_4_floats(rows.row[0] + unit);
+            ahead[1] = load_4_floats(rows.row[0] + unit + (W::WIDE ? 4 : 16));
+        }
+    }
+
+    __device__ __forceinline__ void start(const ActRows<float, 1> &rows, int32_t first, int32_t, int lane) {
+        column = lane / 4;
+        load(rows, first);
+    }
+
+    /* A power of two brings the largest near f16's own, whose range is enough for what lies 22 bits below. */
+    __device__ __forceinline__ void enter(const ActRows<float, 1> &rows, int32_t, int32_t next) {
+        const float x[8] = {ahead[0].x, ahead[0].y, ahead[0].z, ahead[0].w,
+                            ahead[1].x, ahead[1].y, ahead[1].z, ahead[1].w};
+        float largest = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            largest = fmaxf(largest, fabsf(x[i]));
+        int32_t exponent = min(268 - (int32_t)(f32_to_bits(largest_of_warp(largest)) >> 23), 253);
+        float inverse = bits_to_f32((uint32_t)exponent << 23);
+        factor = bits_to_f32((uint32_t)(254 - exponent) << 23);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float a = x[2 * i] * inverse, b = x[2 * i + 1] * inverse;
+            now[0].b[i] = f32_to_f16x2(a, b);
+            a -= f16_to_f32((uint16_t)now[0].b[i]);
+            b -= f16_to_f32((uint16_t)(now[0].b[i] >> 16));
+            now[1].b[i] = f32_to_f16x2(a, b);
+        }
+        load(rows, next);
+    }
+
+    __device__ __forceinline__ void take(const ActRows<float, 1> &, int b, int plane, Acts (&x)[1]) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[0].b[i] = column == b ? now[plane].b[i] : 0;
+    }
+
+    __device__ __forceinline__ float unit_of_acts() const {
+        return factor;
     }
 };
 
@@ -406,7 +489,7 @@ __device__ __forceinline__ void multiply_all(const struct fmk_linear_kernel_args
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int32_t blocks = count_blocks(args, args.glu ? 16 : 16 * R);
     const int32_t units = (args.k_packed + W::UNIT_K - 1) / W::UNIT_K;
-    const int32_t planes = X::MANY_PLANES ? args.planes : 1;
+    const int32_t planes = X::COUNTED ? args.planes : X::PLANES;
     typename W::Slot(&ring)[W::AHEAD][R] = rings[warp];
     allow_dependents();
 
@@ -444,7 +527,7 @@ __device__ __forceinline__ void multiply_all(const struct fmk_linear_kernel_args
     }
     using Fetch = FetchActs<W, X, NT, ONE>;
     Fetch fetch;
-    ActRows<NT> rows = act_rows<W::WIDE, NT, ONE>(args, tokens, lane);
+    ActRows<typename X::In, NT> rows = act_rows<typename X::In, W::WIDE, NT, ONE>(args, tokens, lane);
     fetch.start(rows, W::UNIT_K * warp, planes, lane);
 
     int slot = 0, buffer = 0;
@@ -466,13 +549,13 @@ __device__ __forceinline__ void multiply_all(const struct fmk_linear_kernel_args
                 if (b == 0)
                     state.start(part, now, lane);
 #pragma unroll
-                for (int plane = 0; plane < Fetch::UNROLLED; plane++)
+                for (int plane = 0; plane < X::PLANES; plane++)
                     if (plane < planes) {
                         Acts x[NT];
                         fetch.take(rows, b, plane, x);
                         state.multiply(b, plane, now, lane, x, total);
                     }
-                state.finish(b, now, lane, total);
+                state.finish(b, now, lane, fetch.unit_of_acts(), total);
                 if ((b + 1) % PER_TILE == 0) {
                     if (shared)
                         __syncwarp(); /* nobody reads any more what the copies now replace */

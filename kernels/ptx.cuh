@@ -92,12 +92,16 @@ __device__ __forceinline__ uint4 load_16(const void *from) {
     return *reinterpret_cast<const uint4 *>(from);
 }
 
+__device__ __forceinline__ float4 load_4_floats(const void *from) {
+    return *reinterpret_cast<const float4 *>(from);
+}
+
 __device__ __forceinline__ uint2 load_8(const void *from) {
     return *reinterpret_cast<const uint2 *>(from);
 }
 
-/* Starts a copy of 16 bytes to shared memory; `there` false: of zeros, and `from` is not read. Both addresses are
- * multiples of 16. */
+/* Starts a copy of 16 bytes to shared memory; `there` false: of zeros, and `from` is not read. Both addresses
+ * are multiples of 16. */
 __device__ __forceinline__ void copy_16_async(void *shared, const void *from, bool there) {
     uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0)
@@ -114,8 +118,8 @@ __device__ __forceinline__ void end_copies() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* Waits until at most PENDING of the thread's last groups are not done. What other threads copied is seen after
- * a barrier. */
+/* Waits until at most PENDING of the thread's last groups are not done. What other threads copied is seen
+ * after a barrier. */
 template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }

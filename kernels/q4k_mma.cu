@@ -46,10 +46,10 @@ template <int UNITS> struct Q4k {
         return fmaf(factor, bits_to_f32(__byte_perm(word, 0x4b000000, 0x7440 | i)), offset);
     }
 
-    static __device__ __forceinline__ Scales expand(const uint4 &row, float code_unit) {
+    static __device__ __forceinline__ Scales expand(const uint4 &row, float code_unit, float factor) {
         Scales s;
-        s.d = f16_to_f32((uint16_t)row.x) * code_unit;
-        s.dmin = -f16_to_f32((uint16_t)(row.x >> 16));
+        s.d = f16_to_f32((uint16_t)row.x) * code_unit * factor;
+        s.dmin = -f16_to_f32((uint16_t)(row.x >> 16)) * factor;
         s.d_offset = -8388608.0f * s.d;
         s.dmin_offset = -8388608.0f * s.dmin;
         s.scale[0] = row.y & 0x3f3f3f3f;
@@ -69,7 +69,7 @@ template <int UNITS> struct Q4k {
             for (int r = 0; r < R; r++)
 #pragma unroll
                 for (int i = 0; i < 2; i++)
-                    scales[r][i] = expand(slot[r].row[lane / 4 + 8 * i], X::code_unit(i));
+                    scales[r][i] = expand(slot[r].row[lane / 4 + 8 * i], X::code_unit(i), 1.0f);
         }
 
         __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
@@ -81,7 +81,7 @@ template <int UNITS> struct Q4k {
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 float acc[NT][4];
-                if (b % 2 == 0 && (!X::MANY_PLANES || plane == 0))
+                if (b % 2 == 0 && plane == 0)
                     codes[r] = slot[r].codes[b / 2][lane];
 #pragma unroll
                 for (int step = 0; step < 2; step++) {
@@ -110,7 +110,7 @@ template <int UNITS> struct Q4k {
             }
         }
 
-        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float (&)[R][NT][4]) {}
+        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float, float (&)[R][NT][4]) {}
     };
 
     /* Column j of the sums is sub-block j of the unit: scales come in once for all. */
@@ -123,7 +123,7 @@ template <int UNITS> struct Q4k {
 
         __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
                                                  const Acts (&acts)[1], float (&)[R][1][4]) {
-            bool first_plane = !X::MANY_PLANES || plane == 0, first = b == 0 && first_plane;
+            bool first_plane = plane == 0, first = b == 0 && first_plane;
             sum_acts<X>(sum[0], acts[0], first);
 #pragma unroll
             for (int r = 0; r < R; r++) {
@@ -142,7 +142,7 @@ template <int UNITS> struct Q4k {
         }
 
         /* The lane's columns are sub-blocks 2 t and 2 t + 1. */
-        __device__ __forceinline__ void finish(int b, const Slot (&slot)[R], int lane,
+        __device__ __forceinline__ void finish(int b, const Slot (&slot)[R], int lane, float factor,
                                                float (&total)[R][1][4]) {
             if (b < UNIT_K / 32 - 1)
                 return;
@@ -151,7 +151,7 @@ template <int UNITS> struct Q4k {
             for (int r = 0; r < R; r++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    Scales s = expand(slot[r].row[lane / 4 + 8 * i], X::code_unit(i));
+                    Scales s = expand(slot[r].row[lane / 4 + 8 * i], X::code_unit(i), factor);
                     uint32_t scale = (t < 2 ? s.scale[0] : s.scale[1]) >> t % 2 * 16;
                     uint32_t min = (t < 2 ? s.min[0] : s.min[1]) >> t % 2 * 16;
 #pragma unroll
@@ -212,4 +212,12 @@ extern "C" __global__ __launch_bounds__(256, 3) void q4k_bf16_16x1(
 extern "C" __global__ __launch_bounds__(128, 5) void q4k_bf16_32x1(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_mma_one<Q4k<1>, Bf16, 2, 4>(args);
+}
+extern "C" __global__ __launch_bounds__(256, 3) void q4k_f32_16x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q4k<2>, F32, 1, 8>(args);
+}
+extern "C" __global__ __launch_bounds__(128, 5) void q4k_f32_32x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q4k<1>, F32, 2, 4>(args);
 }

@@ -72,7 +72,7 @@ struct Q6k {
                                                  const Acts (&acts)[NT], float (&total)[R][NT][4]) {
             const uint32_t offset[4] = {X::MINUS_32_CODES, X::MINUS_32_CODES_8, X::MINUS_32_CODES,
                                         X::MINUS_32_CODES_8};
-            bool first_plane = !X::MANY_PLANES || plane == 0;
+            bool first_plane = plane == 0;
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 if (b % 2 == 0 && first_plane)
@@ -110,7 +110,7 @@ struct Q6k {
             }
         }
 
-        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float (&)[R][NT][4]) {}
+        __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float, float (&)[R][NT][4]) {}
     };
 
     /* Column j of sums[step] is sub-block 2 j + step of the unit: scales come in once for all. */
@@ -125,7 +125,7 @@ struct Q6k {
                                                  const Acts (&acts)[1], float (&)[R][1][4]) {
             const uint32_t offset[4] = {X::MINUS_32_CODES, X::MINUS_32_CODES_8, X::MINUS_32_CODES,
                                         X::MINUS_32_CODES_8};
-            bool first_plane = !X::MANY_PLANES || plane == 0, first = b == 0 && first_plane;
+            bool first_plane = plane == 0, first = b == 0 && first_plane;
 #pragma unroll
             for (int step = 0; step < 2; step++) {
                 int s = 2 * b + step;
@@ -150,7 +150,7 @@ struct Q6k {
         }
 
         /* The lane's columns 2 t and 2 t + 1 have the scales 4 t .. 4 t + 3. */
-        __device__ __forceinline__ void finish(int b, const Slot (&slot)[R], int lane,
+        __device__ __forceinline__ void finish(int b, const Slot (&slot)[R], int lane, float factor,
                                                float (&total)[R][1][4]) {
             if (b < UNIT_K / 32 - 1)
                 return;
@@ -160,7 +160,7 @@ struct Q6k {
                 for (int i = 0; i < 2; i++) {
                     int row = lane / 4 + 8 * i;
                     uint32_t word = ((const uint32_t *)&slot[r].scales[row])[lane % 4];
-                    float d = f16_to_f32(slot[r].d[row]) * X::code_unit(i);
+                    float d = f16_to_f32(slot[r].d[row]) * X::code_unit(i) * factor;
 #pragma unroll
                     for (int j = 0; j < 2; j++)
 #pragma unroll
@@ -221,4 +221,12 @@ extern "C" __global__ __launch_bounds__(256, 3) void q6k_bf16_16x1(
 extern "C" __global__ __launch_bounds__(128, 5) void q6k_bf16_32x1(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_mma_one<Q6k, Bf16, 2, 4>(args);
+}
+extern "C" __global__ __launch_bounds__(256, 3) void q6k_f32_16x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q6k, F32, 1, 8>(args);
+}
+extern "C" __global__ __launch_bounds__(128, 5) void q6k_f32_32x1(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_mma_one<Q6k, F32, 2, 4>(args);
 }

@@ -12,6 +12,8 @@
             ".size fmk_" #name "_" #image ", . - fmk_" #name "_" #image "\n"                                 \
             ".popsection\n")
 
+EMBED(dense_one, sm80);
+EMBED(dense_one, sm90);
 EMBED(dense_mma, sm80);
 EMBED(dense_mma, sm90);
 EMBED(int4_mma, sm80);

@@ -6,6 +6,7 @@
     extern const unsigned char fmk_##name##_sm80[] __attribute__((visibility("hidden")));                    \
     extern const unsigned char fmk_##name##_sm90[] __attribute__((visibility("hidden")))
 
+FMK_IMAGES(dense_one);
 FMK_IMAGES(dense_mma);
 FMK_IMAGES(int4_mma);
 FMK_IMAGES(q4k_mma);

@@ -1,6 +1,7 @@
 /* One linear call on CUDA, slab by slab: list the rows by expert, gather them, multiply, finish, reduce. */
 #include "linear.h"
 
+#include "../../kernels/dense_one.h"
 #include "../../kernels/plain.h"
 #include "../abi.h"
 #include "../error.h"
@@ -214,7 +215,7 @@ static void point_at_activations(const struct slab *slab, const struct fmk_cuda_
         args->in_stride = form->width;
         args->expert_in_stride = slab->rows * form->width;
         args->plane_stride = slab->rows * (int64_t)slab->experts * form->width;
-        args->k = (int32_t)(form->index || product->path == FMK_CUDA_MMA ? form->width : plan->w->k);
+        args->k = (int32_t)(form->index || product->path <= FMK_CUDA_MMA ? form->width : plan->w->k);
     }
 }
 
@@ -259,8 +260,11 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
     const struct fmk_packed *part = &plan->w->parts[product->parts[0]];
     int32_t tile = plan->tile, variant = variant_for(tile, product->narrow);
     int32_t rows = product->glu ? 16 : variants[variant].rows, kernel = variant;
-    if (plan->forms[product->form].type == FMK_BF16)
-        kernel += FMK_MMA_VARIANTS;
+    fmk_dtype type = plan->forms[product->form].type;
+    if (part->layout->family == FMK_FAMILY_DENSE)
+        kernel += (type == FMK_BF16 ? FMK_MMA_VARIANTS : 0) - FMK_MMA_16X8 * (type == FMK_BF16 ? 2 : 1);
+    else
+        kernel += type == FMK_BF16 ? FMK_MMA_VARIANTS : type == FMK_F32 ? FMK_MMA_F32 : 0;
     if (fmk_cuda_any_groups(part))
         kernel += FMK_MMA_KERNELS;
     int64_t blocks = 0;
@@ -270,6 +274,19 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
     return fmk_cuda_enqueue(&slab->order, modules[part->layout->family], kernel,
                             walkers(slab, blocks, variants[variant].resident, y), y, slab->experts,
                             (uint32_t)variants[variant].threads, args, sizeof *args);
+}
+
+static fmk_status launch_one(struct slab *slab, const struct fmk_cuda_product *product,
+                             const struct fmk_linear_kernel_args *args) {
+    int32_t weights = slab->plan->w->parts[product->parts[0]].dtype;
+    int64_t blocks = 0;
+    for (int32_t i = 0; i < args->num_parts; i++)
+        blocks += FMK_DENSE_ONE_BLOCKS((int64_t)args->part[i].n);
+    if (product->glu)
+        blocks = (args->part[0].n + FMK_DENSE_ONE_ROWS / 2 - 1) / (FMK_DENSE_ONE_ROWS / 2);
+    return fmk_cuda_enqueue(&slab->order, FMK_MODULE_DENSE_ONE,
+                            3 * (weights - FMK_F16) + args->in_type - FMK_F16, (uint32_t)blocks,
+                            row_blocks(slab, 1), slab->experts, FMK_DENSE_ONE_THREADS, args, sizeof *args);
 }
 
 static fmk_status launch_plain(struct slab *slab, const struct fmk_cuda_product *product,
@@ -309,6 +326,8 @@ static fmk_status multiply(struct slab *slab, const struct fmk_cuda_product *pro
         args.part[i].column = (int32_t)column_of(plan->w, product->parts[i]);
     }
     point_at_activations(slab, product, &args);
+    if (product->path == FMK_CUDA_ONE)
+        return launch_one(slab, product, &args);
     return product->path == FMK_CUDA_MMA ? launch_mma(slab, product, &args)
                                          : launch_plain(slab, product, &args);
 }

@@ -10,26 +10,33 @@
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 /* Numbered as in modules.h, and in the headers of kernels/. */
+static const char *const dense_one[] = {
+    "dense_one_f16_f16",  "dense_one_f16_bf16",  "dense_one_f16_f32",
+    "dense_one_bf16_f16", "dense_one_bf16_bf16", "dense_one_bf16_f32",
+    "dense_one_f32_f16",  "dense_one_f32_bf16",  "dense_one_f32_f32",
+};
 static const char *const dense_mma[] = {
-    "dense_f16_16x1",  "dense_f16_32x1",  "dense_f16_16x8",   "dense_f16_32x8",
-    "dense_f16_32x16", "dense_f16_32x32", "dense_bf16_16x1",  "dense_bf16_32x1",
+    "dense_f16_16x8",  "dense_f16_32x8",  "dense_f16_32x16",  "dense_f16_32x32",
     "dense_bf16_16x8", "dense_bf16_32x8", "dense_bf16_32x16", "dense_bf16_32x32",
 };
 static const char *const int4_mma[] = {
-    "int4_f16_16x1",      "int4_f16_32x1",      "int4_f16_16x8",       "int4_f16_32x8",
-    "int4_f16_32x16",     "int4_f16_32x32",     "int4_bf16_16x1",      "int4_bf16_32x1",
-    "int4_bf16_16x8",     "int4_bf16_32x8",     "int4_bf16_32x16",     "int4_bf16_32x32",
-    "int4_any_f16_16x1",  "int4_any_f16_32x1",  "int4_any_f16_16x8",   "int4_any_f16_32x8",
-    "int4_any_f16_32x16", "int4_any_f16_32x32", "int4_any_bf16_16x1",  "int4_any_bf16_32x1",
-    "int4_any_bf16_16x8", "int4_any_bf16_32x8", "int4_any_bf16_32x16", "int4_any_bf16_32x32",
+    "int4_f16_16x1",       "int4_f16_32x1",       "int4_f16_16x8",      "int4_f16_32x8",
+    "int4_f16_32x16",      "int4_f16_32x32",      "int4_bf16_16x1",     "int4_bf16_32x1",
+    "int4_bf16_16x8",      "int4_bf16_32x8",      "int4_bf16_32x16",    "int4_bf16_32x32",
+    "int4_f32_16x1",       "int4_f32_32x1",       "int4_any_f16_16x1",  "int4_any_f16_32x1",
+    "int4_any_f16_16x8",   "int4_any_f16_32x8",   "int4_any_f16_32x16", "int4_any_f16_32x32",
+    "int4_any_bf16_16x1",  "int4_any_bf16_32x1",  "int4_any_bf16_16x8", "int4_any_bf16_32x8",
+    "int4_any_bf16_32x16", "int4_any_bf16_32x32",
 };
 static const char *const q4k_mma[] = {
-    "q4k_f16_16x1",  "q4k_f16_32x1",  "q4k_f16_16x8",  "q4k_f16_32x8",  "q4k_f16_32x16",  "q4k_f16_32x32",
-    "q4k_bf16_16x1", "q4k_bf16_32x1", "q4k_bf16_16x8", "q4k_bf16_32x8", "q4k_bf16_32x16", "q4k_bf16_32x32",
+    "q4k_f16_16x1",   "q4k_f16_32x1",   "q4k_f16_16x8",  "q4k_f16_32x8",  "q4k_f16_32x16",
+    "q4k_f16_32x32",  "q4k_bf16_16x1",  "q4k_bf16_32x1", "q4k_bf16_16x8", "q4k_bf16_32x8",
+    "q4k_bf16_32x16", "q4k_bf16_32x32", "q4k_f32_16x1",  "q4k_f32_32x1",
 };
 static const char *const q6k_mma[] = {
-    "q6k_f16_16x1",  "q6k_f16_32x1",  "q6k_f16_16x8",  "q6k_f16_32x8",  "q6k_f16_32x16",  "q6k_f16_32x32",
-    "q6k_bf16_16x1", "q6k_bf16_32x1", "q6k_bf16_16x8", "q6k_bf16_32x8", "q6k_bf16_32x16", "q6k_bf16_32x32",
+    "q6k_f16_16x1",   "q6k_f16_32x1",   "q6k_f16_16x8",  "q6k_f16_32x8",  "q6k_f16_32x16",
+    "q6k_f16_32x32",  "q6k_bf16_16x1",  "q6k_bf16_32x1", "q6k_bf16_16x8", "q6k_bf16_32x8",
+    "q6k_bf16_32x16", "q6k_bf16_32x32", "q6k_f32_16x1",  "q6k_f32_32x1",
 };
 static const char *const plain[] = {
     "plain_dense_f32", "plain_int4_f32", "plain_q4k_f32", "plain_q6k_f32",
@@ -50,6 +57,8 @@ static const struct {
     const char *const *kernels;
     int32_t count;
 } modules[FMK_MODULES] = {
+    [FMK_MODULE_DENSE_ONE] = {"dense_one", fmk_dense_one_sm80, fmk_dense_one_sm90, dense_one,
+                              COUNT(dense_one)},
     [FMK_MODULE_DENSE_MMA] = {"dense_mma", fmk_dense_mma_sm80, fmk_dense_mma_sm90, dense_mma,
                               COUNT(dense_mma)},
     [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma)},

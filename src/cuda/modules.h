@@ -8,6 +8,7 @@
 #include "../context.h"
 
 enum fmk_cuda_module {
+    FMK_MODULE_DENSE_ONE,
     FMK_MODULE_DENSE_MMA,
     FMK_MODULE_INT4_MMA,
     FMK_MODULE_Q4K_MMA,
@@ -20,8 +21,9 @@ enum fmk_cuda_module {
 };
 
 /* Kernels of a module, numbered from 0; modules.c has their names in this order. */
-/* The mma modules: variant + FMK_MMA_VARIANTS where activations are bf16; int4: + FMK_MMA_KERNELS where chunks is
- * not 4 or scales are f32. */
+/* The mma modules: variant + FMK_MMA_VARIANTS where activations are bf16, or with f32 FMK_MMA_F32 + one of the first
+ * two; int4: + FMK_MMA_KERNELS where chunks is not 4 or scales are f32. Dense has no variants of one token: the
+ * first is FMK_MMA_16X8. */
 enum {
     FMK_MMA_16X1, /* weight rows x tokens of a block */
     FMK_MMA_32X1,
@@ -30,15 +32,18 @@ enum {
     FMK_MMA_32X16,
     FMK_MMA_32X32,
     FMK_MMA_VARIANTS,
-    FMK_MMA_KERNELS = 2 * FMK_MMA_VARIANTS
+    FMK_MMA_F32 = 2 * FMK_MMA_VARIANTS,
+    FMK_MMA_KERNELS = FMK_MMA_F32 + 2
 };
+/* dense_one: 3 * (fmk_dtype of the weights - 1) + that of the activations - 1. */
+
 enum { /* plain: layout family + 4 * (accumulators are double); FMK_PLAIN_DENSE .. as enum fmk_family */
        FMK_PLAIN_KERNELS = 8
 };
 
 enum { FMK_PACK_INT4, FMK_PACK_Q4K, FMK_PACK_Q6K, FMK_PACK_ROWS, FMK_PACK_RANGE };
 
-enum { FMK_MODULE_KERNELS = 24 }; /* room for the kernels of the largest module */
+enum { FMK_MODULE_KERNELS = 32 }; /* room for the kernels of the largest module */
 
 /* Loads a module unless it is loaded. Takes the context's lock; not for fmk_linear. */
 fmk_status fmk_cuda_load(struct fmk_context *ctx, enum fmk_cuda_module module);

@@ -47,12 +47,17 @@ static bool is_aligned(const struct fmk_call *call, bool addresses) {
            call->routing.expert_in_stride % 8 == 0;
 }
 
+bool fmk_cuda_any_groups(const struct fmk_packed *part) {
+    return part->layout->family == FMK_FAMILY_INT4 && (part->chunks != 4 || part->dtype == FMK_F32);
+}
+
 static struct fmk_cuda_form form_for(const struct fmk_call *call, const struct fmk_packed *part,
-                                     enum fmk_cuda_path path, bool addresses) {
+                                     enum fmk_cuda_path path, bool one, bool addresses) {
     const fmk_linear_args *a = &call->args;
     struct fmk_cuda_form form = {.type = a->in_type, .planes = 1};
     bool gemm = path == FMK_CUDA_GEMM || path == FMK_CUDA_DECODE_GEMM, plain = path >= FMK_CUDA_PLAIN;
-    if (path == FMK_CUDA_MMA && a->in_type == FMK_F32) {
+    bool floats = one && part->layout->family != FMK_FAMILY_DENSE && !fmk_cuda_any_groups(part);
+    if (path == FMK_CUDA_MMA && a->in_type == FMK_F32 && !floats) {
         form.type = FMK_BF16;
         form.planes = 3; /* 3 * 8 bits: all of a float's */
     } else if (path == FMK_CUDA_MMA && a->in_type == FMK_F16 && part->dtype == FMK_BF16 &&
@@ -64,7 +69,7 @@ static struct fmk_cuda_form form_for(const struct fmk_call *call, const struct f
     }
     form.index = part->k_index && !plain ? part : NULL;
     form.direct = form.type == a->in_type && !form.index && !a->in_rows.handle;
-    if (path == FMK_CUDA_MMA)
+    if (path == FMK_CUDA_MMA || path == FMK_CUDA_ONE)
         form.direct = form.direct && is_aligned(call, addresses) && part->k % 8 == 0;
     else if (gemm) /* which reads all rows, and counts in 32 bits */
         form.direct = form.direct && !a->m_dev.handle && a->in_stride <= INT32_MAX;
@@ -86,21 +91,18 @@ static int32_t add_form(struct fmk_cuda_plan *plan, struct fmk_cuda_form form) {
 
 /* ---- products ---- */
 
-bool fmk_cuda_any_groups(const struct fmk_packed *part) {
-    return part->layout->family == FMK_FAMILY_INT4 && (part->chunks != 4 || part->dtype == FMK_F32);
-}
-
 static bool one_launch(const struct fmk_cuda_plan *plan, const struct fmk_cuda_product *product, int32_t form,
                        enum fmk_cuda_path path, const struct fmk_packed *part) {
     const struct fmk_packed *first = &plan->w->parts[product->parts[0]];
-    return path >= FMK_CUDA_MMA && product->path == path && product->form == form &&
+    return path >= FMK_CUDA_ONE && product->path == path && product->form == form &&
            product->num_parts < FMK_LAUNCH_PARTS && first->layout == part->layout &&
-           first->k_packed == part->k_packed && fmk_cuda_any_groups(first) == fmk_cuda_any_groups(part);
+           first->k_packed == part->k_packed && fmk_cuda_any_groups(first) == fmk_cuda_any_groups(part) &&
+           (path != FMK_CUDA_ONE || first->dtype == part->dtype);
 }
 
 static void add_product(struct fmk_cuda_plan *plan, int32_t p, enum fmk_cuda_path path, bool addresses) {
     const struct fmk_packed *part = &plan->w->parts[p];
-    int32_t form = add_form(plan, form_for(plan->call, part, path, addresses)), i = 0;
+    int32_t form = add_form(plan, form_for(plan->call, part, path, plan->one, addresses)), i = 0;
     while (i < plan->num_products && !one_launch(plan, &plan->products[i], form, path, part))
         i++;
     struct fmk_cuda_product *product = &plan->products[i];
@@ -152,12 +154,11 @@ static bool is_narrow(const struct fmk_cuda_plan *plan, const struct fmk_cuda_pr
 static int32_t tile_for(const struct fmk_cuda_plan *plan) {
     const struct fmk_call *call = plan->call;
     int64_t rows = plan->routed ? call->rows / experts_of(plan->w) : call->args.m;
-    bool invariant = call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
-    if (!invariant && (plan->routed ? 4 * call->rows <= experts_of(plan->w) : rows == 1))
+    if (plan->one)
         return 1;
     /* How many rows of weights a block has may depend on the weight alone, and 16 go with 8 tokens. */
     for (int32_t i = 0; i < plan->num_products; i++)
-        if (invariant && plan->products[i].narrow)
+        if (call->args.flags & FMK_LINEAR_BATCH_INVARIANT && plan->products[i].narrow)
             return 8;
     return rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
 }
@@ -308,6 +309,7 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
     plan->w = w;
     plan->call = call;
     plan->routed = is_routed(call);
+    plan->one = fmk_call_one(w, call);
     plan->num_forms = plan->num_products = 0;
     plan->split_glu = plan->gemm = plan->sums = false;
     plan->decoded_type = 0;

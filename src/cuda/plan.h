@@ -30,6 +30,7 @@ struct fmk_cuda_plan {
     const struct fmk_projection *w;
     const struct fmk_call *call;
     bool routed; /* rows are listed by expert, on the device */
+    bool one;    /* token by token */
     int32_t num_forms, num_products;
     struct fmk_cuda_form forms[FMK_MAX_PARTS];
     struct fmk_cuda_product products[FMK_MAX_PARTS];

@@ -61,6 +61,8 @@ static fmk_status load(struct fmk_queue *queue, const struct fmk_packed *part, e
         [FMK_FAMILY_Q6_K] = FMK_MODULE_Q6K_MMA,
     };
     struct fmk_context *ctx = queue->ctx;
+    if (path == FMK_CUDA_ONE)
+        return fmk_cuda_load(ctx, FMK_MODULE_DENSE_ONE);
     if (path == FMK_CUDA_MMA)
         return fmk_cuda_load(ctx, mma[part->layout->family]);
     if (path >= FMK_CUDA_PLAIN)
@@ -74,9 +76,10 @@ static fmk_status load_part(struct fmk_queue *queue, const struct fmk_projection
                             const struct fmk_call *call, int32_t p) {
     const int64_t counts[] = {1, FMK_GEMM_M_DENSE + 1, FMK_GEMM_M_DECODE + 1};
     fmk_status status = FMK_OK;
-    for (size_t i = 0; !status && i < 2 * sizeof counts / sizeof counts[0]; i++) {
+    for (size_t i = 0; !status && i < 4 * sizeof counts / sizeof counts[0]; i++) {
         struct fmk_query query = fmk_kernel_query(queue->ctx, w, call, p, i % 2 ? UINT64_MAX : 0);
-        query.m = counts[i / 2];
+        query.one = i / 2 % 2;
+        query.m = counts[i / 4];
         if (query.m <= call->rows)
             status = load(queue, &w->parts[p], fmk_kernel_choose(&query)->path);
     }

@@ -53,17 +53,26 @@ static const char *not_mma(const struct fmk_query *query) {
     return query->flags & FMK_LINEAR_EXACT ? "the call asks for EXACT" : NULL;
 }
 
+static const char *not_rows_of_8(const struct fmk_packed *part) {
+    if (part->k % 8)
+        return "k is not a multiple of 8";
+    if ((uintptr_t)part->data % 16 || part->stride % 16 || part->expert_stride % 16)
+        return "the weight's rows are not aligned to 16 bytes";
+    return NULL;
+}
+
+static const char *not_one(const struct fmk_query *query) {
+    return query->one ? not_rows_of_8(query->part) : "it takes token by token";
+}
+
 static const char *not_mma_dense(const struct fmk_query *query) {
     const struct fmk_packed *part = query->part;
     if (part->dtype == FMK_F32)
         return "tensor cores do not multiply f32";
     if (part->dtype == FMK_F16 && query->in_type != FMK_F16)
         return "f16 weights go with f16 activations only";
-    if (part->k % 8)
-        return "k is not a multiple of 8";
-    if ((uintptr_t)part->data % 16 || part->stride % 16 || part->expert_stride % 16)
-        return "the weight's rows are not aligned to 16 bytes";
-    return not_mma(query);
+    const char *why = not_rows_of_8(part);
+    return why ? why : not_mma(query);
 }
 
 static const struct fmk_kernel rows[] = {
@@ -93,6 +102,7 @@ static const struct fmk_kernel rows[] = {
 #endif
     {"cpu.portable", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_portable, FMK_CUDA_NONE},
     {"cpu.reference", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_reference, FMK_CUDA_NONE},
+    {"cuda.dense.one", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_one, NULL, FMK_CUDA_ONE},
     {"cuda.dense.cublas", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, FMK_CUDA_CUBLAS, FMK_ACTS_F32,
      not_gemm_dense, NULL, FMK_CUDA_GEMM},
     {"cuda.dequant.cublas", FMK_BACKEND_CUDA, 0, FMK_CUDA_CUBLAS, FMK_ACTS_F32, not_gemm_decoded, NULL,
@@ -125,6 +135,14 @@ static uint64_t gemm_workspace(const struct fmk_projection *w, const struct fmk_
            8 * (uint64_t)(FMK_GEMM_LEAST_COLUMNS * k) + 4 * (uint64_t)(m * w->n);
 }
 
+bool fmk_call_one(const struct fmk_projection *w, const struct fmk_call *call) {
+    int64_t experts = w->num_experts ? w->num_experts : 1;
+    bool routed = call->routing.kind == FMK_ROUTE_IDS || call->routing.kind == FMK_ROUTE_SORTED;
+    if (call->args.flags & FMK_LINEAR_BATCH_INVARIANT)
+        return false;
+    return routed ? 4 * call->rows <= experts : call->args.m == 1;
+}
+
 struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fmk_projection *w,
                                   const struct fmk_call *call, int32_t p, uint64_t workspace) {
     bool cuda = ctx->backend->id == FMK_BACKEND_CUDA;
@@ -134,6 +152,7 @@ struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fm
         .part = &w->parts[p],
         .flags = call->args.flags,
         .m = call->rows,
+        .one = fmk_call_one(w, call),
         .in_type = call->args.in_type,
         .route = call->routing.kind,
         .workspace = workspace < FMK_BEST_WORKSPACE ? workspace : FMK_BEST_WORKSPACE,

@@ -14,6 +14,7 @@ struct fmk_query {
     const struct fmk_packed *part;
     uint32_t flags; /* FMK_LINEAR_* */
     int64_t m;      /* rows of the product at most */
+    bool one;       /* it is best done token by token */
     fmk_dtype in_type;
     fmk_route route;
     uint64_t workspace;      /* bytes that the call has */
@@ -27,6 +28,7 @@ enum fmk_cuda_path {
     FMK_CUDA_NONE, /* of another backend */
     FMK_CUDA_GEMM, /* cuBLAS on the weights as they are */
     FMK_CUDA_DECODE_GEMM,
+    FMK_CUDA_ONE, /* one token a block, of dense weights */
     FMK_CUDA_MMA,
     FMK_CUDA_PLAIN,
     FMK_CUDA_DOUBLE /* plain, with double accumulators */
@@ -48,6 +50,8 @@ const struct fmk_kernel *fmk_kernel_row(int32_t i);
 /* What the choice for part p of a call depends on, for `workspace` bytes. */
 struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fmk_projection *w,
                                   const struct fmk_call *call, int32_t p, uint64_t workspace);
+/* Whether tokens are better taken one by one, on CUDA: there is one, or they are spread thinly over experts. */
+bool fmk_call_one(const struct fmk_projection *w, const struct fmk_call *call);
 /* The objection of a row, written to text when it has one. */
 bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *query, char *text, size_t cap);
 /* The first row that does not object. There always is one: each backend's reference serves anything. */

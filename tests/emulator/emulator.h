@@ -320,6 +320,9 @@ inline uint8_t load_stream_1(const void *from) {
 inline uint4 load_16(const void *from) {
     return emulator::load_aligned<uint4>(from);
 }
+inline float4 load_4_floats(const void *from) {
+    return emulator::load_aligned<float4>(from);
+}
 inline uint2 load_8(const void *from) {
     return emulator::load_aligned<uint2>(from);
 }
