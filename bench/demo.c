@@ -28,7 +28,7 @@ struct line {
     fmk_weight_info_t info;
     fmk_act act;
     struct projection decode, prefill;
-    float *in, *out;
+    uint64_t in, out; /* [PREFILL][k], [PREFILL][n], of the device */
     double *decode_samples, *prefill_samples;
     struct timing decode_time, prefill_time;
     double error;
@@ -52,20 +52,24 @@ static void line_open(struct line *line, struct device *device, fmk_model *model
     *line = (struct line){.label = label, .layer = layer, .act = act, .info.struct_size = sizeof line->info};
     check(fmk_model_weight(model, layer < 0 ? 0 : layer, role, &line->weight), label);
     check(fmk_weight_info(line->weight, &line->info), label);
-    line->in = allocate_aligned((uint64_t)(PREFILL * line->info.k) * sizeof *line->in);
-    line->out = allocate_aligned((uint64_t)(PREFILL * line->info.n) * sizeof *line->out);
+    uint64_t in_size = (uint64_t)(PREFILL * line->info.k) * sizeof(float);
+    line->in = device_allocate(device, in_size);
+    line->out = device_allocate(device, (uint64_t)(PREFILL * line->info.n) * sizeof(float));
     line->decode_samples = allocate(MAX_PASSES, sizeof *line->decode_samples);
     line->prefill_samples = allocate(MAX_PASSES, sizeof *line->prefill_samples);
-    random_normal(line->in, PREFILL * line->info.k, (uint64_t)(role + 100 * layer));
+    float *in = allocate_aligned(in_size);
+    random_normal(in, PREFILL * line->info.k, (uint64_t)(role + 100 * layer));
+    device_write(device, line->in, in, in_size);
+    free(in);
     projection_set(&line->decode, device, line->weight, 1, 0, 0, line->in, line->out);
     projection_set(&line->prefill, device, line->weight, PREFILL, 0, 0, line->in, line->out);
     line->formats = projection_formats(&line->decode);
     line->kernels = projection_kernels(&line->decode);
 }
 
-static void line_close(struct line *line) {
-    free(line->in);
-    free(line->out);
+static void line_close(struct line *line, struct device *device) {
+    device_free(device, line->in);
+    device_free(device, line->out);
     free(line->decode_samples);
     free(line->prefill_samples);
     free(line->formats);
@@ -74,22 +78,31 @@ static void line_close(struct line *line) {
 
 /* ---- time ---- */
 
-static double time_of(struct projection *projection) {
-    double before = seconds();
-    projection_run(projection);
-    return seconds() - before;
+static double *samples_of(const struct line *line, bool prefill) {
+    return prefill ? line->prefill_samples : line->decode_samples;
 }
 
-static void run_passes(struct line *lines, int count, bool prefill) {
+static void run_pass(struct device *device, struct line *lines, int count, bool prefill, int pass) {
+    enum { AT_ONCE = DRIVER_MARKS - 1 };
+    for (int begin = 0; begin < count; begin += AT_ONCE) {
+        int some = count - begin < AT_ONCE ? count - begin : AT_ONCE;
+        struct line *line = &lines[begin];
+        device_mark(device, 0);
+        for (int i = 0; i < some; i++) {
+            projection_run(prefill ? &line[i].prefill : &line[i].decode);
+            device_mark(device, i + 1);
+        }
+        device_wait(device);
+        for (int i = 0; i < some; i++)
+            samples_of(&line[i], prefill)[pass] = device_seconds(device, i, i + 1);
+    }
+}
+
+static void run_passes(struct device *device, struct line *lines, int count, bool prefill) {
     double begun = seconds();
     int passes = 0;
-    while (passes < MAX_PASSES && (passes < LEAST_PASSES || seconds() - begun < SECONDS_EACH)) {
-        for (int i = 0; i < count; i++) {
-            double *samples = prefill ? lines[i].prefill_samples : lines[i].decode_samples;
-            samples[passes] = time_of(prefill ? &lines[i].prefill : &lines[i].decode);
-        }
-        passes++;
-    }
+    while (passes < MAX_PASSES && (passes < LEAST_PASSES || seconds() - begun < SECONDS_EACH))
+        run_pass(device, lines, count, prefill, passes++);
     for (int i = 0; i < count; i++) {
         if (prefill)
             lines[i].prefill_time = timing_of(lines[i].prefill_samples, passes);
@@ -115,20 +128,31 @@ static double relative_error(const float *got, const float *want, int64_t count)
 static void check_line(struct line *line, struct device *device) {
     static const int32_t rows[CHECKED_ROWS] = {0, PREFILL - 1};
     int64_t n = line->info.n;
-    float *want = allocate_aligned((uint64_t)(CHECKED_ROWS * n) * sizeof *want);
+    uint64_t row_size = (uint64_t)n * sizeof(float);
+    float *want = allocate_aligned(CHECKED_ROWS * row_size), *got = allocate_aligned(row_size);
+    uint64_t device_want = device_allocate(device, CHECKED_ROWS * row_size);
+    uint64_t device_rows = device_allocate(device, sizeof rows);
+    device_write(device, device_rows, rows, sizeof rows);
     struct projection reference;
-    projection_set(&reference, device, line->weight, CHECKED_ROWS, FMK_LINEAR_REFERENCE, 0, line->in, want);
-    reference.args.in_rows.handle = (uintptr_t)rows;
+    projection_set(&reference, device, line->weight, CHECKED_ROWS, FMK_LINEAR_REFERENCE, 0, line->in,
+                   device_want);
+    reference.args.in_rows.handle = device_rows;
     projection_prepare(&reference);
     projection_run(&reference);
+    device_read(device, want, device_want, CHECKED_ROWS * row_size);
     projection_run(&line->decode);
-    line->error = relative_error(line->out, want, n);
+    device_read(device, got, line->out, row_size);
+    line->error = relative_error(got, want, n);
     projection_run(&line->prefill);
     for (int i = 0; i < CHECKED_ROWS; i++) {
-        double error = relative_error(line->out + rows[i] * n, want + i * n, n);
+        device_read(device, got, line->out + (uint64_t)rows[i] * row_size, row_size);
+        double error = relative_error(got, want + i * n, n);
         line->error = error > line->error ? error : line->error;
     }
     free(want);
+    free(got);
+    device_free(device, device_want);
+    device_free(device, device_rows);
     line->decode.args.act = line->prefill.args.act = line->act;
     projection_prepare(&line->decode);
     projection_prepare(&line->prefill);
@@ -182,6 +206,7 @@ static bool run_model(struct device *device, const char *path) {
     check(fmk_checkpoint_info(checkpoint, &file), NULL);
     double begun = seconds();
     check(fmk_model_load(&model, device->queue, checkpoint, NULL), path);
+    device_wait(device);
     double loaded = seconds() - begun;
     check(fmk_model_info(model, &info), path);
     printf("\n%s\n  %s, %s of %s, loaded in %.2f s\n", path, info.architecture,
@@ -200,8 +225,8 @@ static bool run_model(struct device *device, const char *path) {
         check_line(&lines[i], device);
         good &= lines[i].error <= 6e-3;
     }
-    run_passes(lines, count, false);
-    run_passes(lines, count, true);
+    run_passes(device, lines, count, false);
+    run_passes(device, lines, count, true);
 
     printf("\n%-9s %13s  %-11s %-22s %15s  %16s\n", "", "", "", "", "decode, M = 1", "prefill, M = 64");
     printf("%-9s %13s  %-11s %-22s %8s %6s  %8s %7s   %7s\n", "layer", "N x K", "format", "kernel", "us",
@@ -212,7 +237,7 @@ static bool run_model(struct device *device, const char *path) {
     if (!good)
         printf("An error is above 6e-3.\n");
     for (int i = 0; i < count; i++)
-        line_close(&lines[i]);
+        line_close(&lines[i], device);
     free(lines);
     fmk_model_destroy(model);
     fmk_checkpoint_close(checkpoint);

@@ -105,7 +105,7 @@ static void report_linear(int threads) {
     check(fmk_weight_create(&weight, device.queue, &desc), NULL);
     synthetic_free(&source);
     random_normal(in, SIDE, 1);
-    projection_set(&projection, &device, weight, 1, 0, 0, in, out);
+    projection_set(&projection, &device, weight, 1, 0, 0, (uintptr_t)in, (uintptr_t)out);
     report("fmk_linear 2048x2048 q4_k", threads, linear_call, &projection);
     fmk_weight_destroy(weight, device.queue);
     device_close(&device);

@@ -60,13 +60,22 @@ class Entry(c.Structure):
                 ("bytes", c.c_uint64)]
 
 
+class ContextDesc(c.Structure):
+    """Its first fields: struct_size says that the others are not told."""
+    _fields_ = [("struct_size", c.c_uint32), ("backend", c.c_int32)]
+
+
+CPU = 1
+
+
 class Checkpoint:
     """One open checkpoint, and a queue of the CPU to make weights on."""
 
     def __init__(self, path):
         self.handle, self.context, self.queue = c.c_void_p(), c.c_void_p(), c.c_void_p()
         succeed(library.fmk_checkpoint_open(c.byref(self.handle), str(path).encode()))
-        succeed(library.fmk_context_create(c.byref(self.context), None))
+        desc = ContextDesc(struct_size=c.sizeof(ContextDesc), backend=CPU)
+        succeed(library.fmk_context_create(c.byref(self.context), c.byref(desc)))
         succeed(library.fmk_queue_create(c.byref(self.queue), self.context, None))
         self.info = Info(struct_size=c.sizeof(Info))
         succeed(library.fmk_checkpoint_info(self.handle, c.byref(self.info)))

@@ -175,14 +175,17 @@ static void rotation_make(struct rotation *r, struct device *device, const fmk_p
     fmk_weight *first;
     fmk_weight_info_t info = {.struct_size = sizeof info};
     check(fmk_weight_create(&first, device->queue, &desc), NULL);
+    check(fmk_weight_ready(first, 1), NULL);
     check(fmk_weight_info(first, &info), NULL);
     r->bytes = info.bytes;
     r->count = copies ? copies : (int)((TIMES_CACHE * cache + info.bytes - 1) / info.bytes);
     r->weights = allocate((size_t)r->count, sizeof *r->weights);
     r->projections = allocate((size_t)r->count, sizeof *r->projections);
     r->weights[0] = first;
-    for (int i = 1; i < r->count; i++)
+    for (int i = 1; i < r->count; i++) {
         check(fmk_weight_create(&r->weights[i], device->queue, &desc), NULL);
+        check(fmk_weight_ready(r->weights[i], 1), NULL);
+    }
 }
 
 static void rotation_free(struct rotation *r, struct device *device) {
@@ -237,32 +240,36 @@ static void print_line(const struct arguments *a, const struct line *l, json_t *
     fflush(stdout);
 }
 
-static void bench(const struct arguments *a, struct device *device, const struct shape *shape,
-                  const char *format, json_t *list) {
+static void bench(const struct arguments *a, struct device *device, struct device *cpu,
+                  const struct shape *shape, const char *format, json_t *list) {
     struct synthetic source;
     struct rotation rotation;
-    synthetic_make(&source, device, format, shape->n, shape->k, a->group_size);
+    synthetic_make(&source, cpu, format, shape->n, shape->k, a->group_size);
     rotation_make(&rotation, device, &source.part, a->copies);
     synthetic_free(&source);
     for (int i = 0; i < a->num_m; i++) {
         int64_t m = a->m[i];
-        float *in = allocate_aligned((uint64_t)(m * shape->k) * sizeof *in);
-        float *out = allocate_aligned((uint64_t)(m * shape->n) * sizeof *out);
-        random_normal(in, m * shape->k, 1);
+        uint64_t in_size = (uint64_t)(m * shape->k) * sizeof(float);
+        uint64_t in = device_allocate(device, in_size);
+        uint64_t out = device_allocate(device, (uint64_t)(m * shape->n) * sizeof(float));
+        float *rows = allocate_aligned(in_size);
+        random_normal(rows, m * shape->k, 1);
+        device_write(device, in, rows, in_size);
+        free(rows);
         for (int c = 0; c < rotation.count; c++)
             projection_set(&rotation.projections[c], device, rotation.weights[c], m,
                            a->exact ? FMK_LINEAR_EXACT : 0, 0, in, out);
         char *kernel = projection_kernels(&rotation.projections[0]);
         struct line line = {
             .shape = shape, .format = format, .kernel = kernel, .m = m, .copies = rotation.count};
-        line.timing = measure(call, &rotation, 2, a->enough);
+        line.timing = measure(device, call, &rotation, 2, a->enough);
         double flop = 2.0 * (double)m * (double)shape->n * (double)shape->k;
         line.gb_per_s = 1e-9 * (double)rotation.bytes / line.timing.median;
         line.gflop_per_s = 1e-9 * flop / line.timing.median;
         print_line(a, &line, list);
         free(kernel);
-        free(in);
-        free(out);
+        device_free(device, in);
+        device_free(device, out);
     }
     rotation_free(&rotation, device);
 }
@@ -289,8 +296,9 @@ int verb_bench(int argc, char **argv) {
     if (!a.num_m)
         parse_list("--m", "1,64", add_m, &a);
 
-    struct device device;
+    struct device device, cpu; /* which makes the weights */
     device_open(&device, &a.device);
+    device_open_cpu(&cpu, &a.device);
     json_t *list = json_array();
     if (a.csv)
         printf("name,n,k,format,m,kernel,copies,calls,us_median,us_p10,us_p90,gb_per_s,gflop_per_s\n");
@@ -301,7 +309,7 @@ int verb_bench(int argc, char **argv) {
                "kernel", "us", "p10", "p90", "GB/s", "GFLOP/s");
     for (int s = 0; s < a.num_shapes; s++)
         for (int f = 0; f < a.num_formats; f++)
-            bench(&a, &device, &a.shapes[s], a.formats[f], list);
+            bench(&a, &device, &cpu, &a.shapes[s], a.formats[f], list);
     if (a.json) {
         json_t *object = json_object();
         json_put(object, "library", json_string(fmk_build_info()));
@@ -317,5 +325,6 @@ int verb_bench(int argc, char **argv) {
     for (int f = 0; f < a.num_formats; f++)
         free((char *)(uintptr_t)a.formats[f]);
     device_close(&device);
+    device_close(&cpu);
     return 0;
 }

@@ -1,14 +1,15 @@
-/* Contexts from options, and projections on them: see device.h. */
+/* Contexts from options, their memory, and projections on them: see device.h. */
 #include "device.h"
 #include "tool.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_BACKEND = 0x1000, KEY_THREADS, KEY_DISABLE };
+enum { KEY_BACKEND = 0x1000, KEY_DEVICE, KEY_THREADS, KEY_DISABLE };
 
 static const struct argp_option options[] = {
     {"backend", KEY_BACKEND, "NAME", 0, "auto (default), cpu, reference, cuda or vulkan", 10},
+    {"device", KEY_DEVICE, "I", 0, "which GPU, as \"ferrumk devices\" counts them (default 0)", 10},
     {"threads", KEY_THREADS, "T", 0, "threads of the CPU, the caller included (default: one per core)", 10},
     {"disable", KEY_DISABLE, "LIST", 0, "features to do without, such as avx2,fma", 10},
     {0},
@@ -23,6 +24,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_BACKEND:
         backend_of_name(arg);
         o->backend = arg;
+        return 0;
+    case KEY_DEVICE:
+        o->index = (int32_t)parse_number("--device", arg, 0, INT32_MAX);
         return 0;
     case KEY_THREADS:
         o->threads = (int32_t)parse_number("--threads", arg, 1, 4096);
@@ -70,21 +74,75 @@ void device_open(struct device *device, const struct device_options *o) {
         .struct_size = sizeof desc,
         .log = warn,
         .backend = backend_of_name(o->backend),
+        .device = o->index,
         .cpu_threads = o->threads,
         .disable = o->disable,
     };
     *device = (struct device){.reference = !strcmp(o->backend, "reference")};
     check(fmk_context_create(&device->context, &desc), NULL);
-    check(fmk_queue_create(&device->queue, device->context, NULL), NULL);
     device->info.struct_size = sizeof device->info;
     check(fmk_context_info(device->context, &device->info), NULL);
+    device->gpu = device->info.backend == FMK_BACKEND_CUDA;
+    if (device->gpu)
+        driver_open(device->info.device);
+    check(fmk_queue_create(&device->queue, device->context, device->gpu ? driver_stream() : NULL), NULL);
+}
+
+void device_open_cpu(struct device *device, const struct device_options *o) {
+    struct device_options cpu = *o;
+    cpu.backend = "cpu";
+    cpu.index = 0;
+    device_open(device, &cpu);
 }
 
 void device_close(struct device *device) {
-    free(device->workspace);
+    device_free(device, device->workspace);
     fmk_queue_destroy(device->queue);
     fmk_context_destroy(device->context);
+    if (device->gpu)
+        driver_close();
     *device = (struct device){0};
+}
+
+uint64_t device_allocate(struct device *device, uint64_t bytes) {
+    return device->gpu ? driver_allocate(bytes) : (uintptr_t)allocate_aligned(bytes);
+}
+
+void device_free(struct device *device, uint64_t memory) {
+    if (!device->gpu)
+        free((void *)(uintptr_t)memory);
+    else if (memory)
+        driver_free(memory);
+}
+
+void device_write(struct device *device, uint64_t to, const void *from, uint64_t bytes) {
+    if (device->gpu)
+        driver_write(to, from, bytes);
+    else
+        memcpy((void *)(uintptr_t)to, from, bytes);
+}
+
+void device_read(struct device *device, void *to, uint64_t from, uint64_t bytes) {
+    if (device->gpu)
+        driver_read(to, from, bytes);
+    else
+        memcpy(to, (const void *)(uintptr_t)from, bytes);
+}
+
+void device_wait(struct device *device) {
+    if (device->gpu)
+        driver_wait();
+}
+
+void device_mark(struct device *device, int i) {
+    if (device->gpu)
+        driver_mark(i);
+    else
+        device->marks[i] = seconds();
+}
+
+double device_seconds(const struct device *device, int from, int to) {
+    return device->gpu ? driver_seconds(from, to) : device->marks[to] - device->marks[from];
 }
 
 fmk_checkpoint *open_checkpoint(const char *path) {
@@ -96,11 +154,12 @@ fmk_checkpoint *open_checkpoint(const char *path) {
 fmk_weight *load_matrix(struct device *device, fmk_checkpoint *checkpoint, const char *name) {
     fmk_weight *weight;
     check(fmk_checkpoint_load(&weight, device->queue, checkpoint, &name, 1, NULL), NULL);
+    check(fmk_weight_ready(weight, 1), NULL);
     return weight;
 }
 
 void projection_set(struct projection *p, struct device *device, fmk_weight *weight, int64_t m,
-                    uint32_t flags, int32_t expert, const float *in, float *out) {
+                    uint32_t flags, int32_t expert, uint64_t in, uint64_t out) {
     fmk_weight_info_t info = {.struct_size = sizeof info};
     check(fmk_weight_info(weight, &info), NULL);
     *p = (struct projection){
@@ -111,8 +170,8 @@ void projection_set(struct projection *p, struct device *device, fmk_weight *wei
                  .m = m,
                  .in_type = FMK_F32,
                  .out_type = FMK_F32,
-                 .in.handle = (uintptr_t)in,
-                 .out.handle = (uintptr_t)out},
+                 .in.handle = in,
+                 .out.handle = out},
         .routing = {.struct_size = sizeof p->routing, .kind = FMK_ROUTE_NONE, .expert = expert},
     };
     if (info.num_experts)
@@ -125,17 +184,16 @@ void projection_prepare(struct projection *p) {
     uint64_t least, best;
     check(fmk_workspace_size(p->weight, &p->args, &least, &best), NULL);
     if (best > device->workspace_size) {
-        free(device->workspace);
-        device->workspace = allocate_aligned(best);
+        device_free(device, device->workspace);
+        device->workspace = device_allocate(device, best);
         device->workspace_size = best;
     }
-    p->args.workspace = (fmk_buffer){.handle = (uintptr_t)device->workspace, .size = device->workspace_size};
+    p->args.workspace = (fmk_buffer){.handle = device->workspace, .size = device->workspace_size};
     check(fmk_prepare(device->queue, p->weight, &p->args), NULL);
 }
 
 void projection_run(struct projection *p) {
-    p->args.workspace =
-        (fmk_buffer){.handle = (uintptr_t)p->device->workspace, .size = p->device->workspace_size};
+    p->args.workspace = (fmk_buffer){.handle = p->device->workspace, .size = p->device->workspace_size};
     check(fmk_linear(p->device->queue, p->weight, &p->args), NULL);
 }
 

@@ -1,7 +1,9 @@
-/* The options --backend, --threads and --disable, the context they ask for, and projections on it. */
+/* The options --backend, --device, --threads and --disable, the context they ask for, its memory, and
+ * projections on it. */
 #ifndef DEVICE_H
 #define DEVICE_H
 
+#include "driver.h"
 #include "ferrumk.h"
 
 #include <argp.h>
@@ -9,6 +11,7 @@
 
 struct device_options {
     const char *backend; /* a word of --backend */
+    int32_t index;       /* of a GPU */
     int32_t threads;
     const char *disable;
 };
@@ -21,8 +24,9 @@ struct device {
     fmk_queue *queue;
     fmk_context_info_t info;
     bool reference; /* --backend reference: every call gets FMK_LINEAR_REFERENCE */
-    void *workspace;
-    uint64_t workspace_size;
+    bool gpu;       /* calls are enqueued, on memory of the device */
+    uint64_t workspace, workspace_size;
+    double marks[DRIVER_MARKS]; /* of the CPU */
 };
 
 /* FMK_BACKEND_*, or a sentence and the end when there is none of that name; "reference" is the CPU. */
@@ -30,12 +34,26 @@ fmk_backend backend_of_name(const char *name);
 const char *backend_name(fmk_backend backend);
 
 void device_open(struct device *device, const struct device_options *options);
+/* The CPU, whatever --backend says. */
+void device_open_cpu(struct device *device, const struct device_options *options);
 void device_close(struct device *device);
+
+/* Memory for the buffers of calls, aligned to 256 bytes. What is read has been waited for. */
+uint64_t device_allocate(struct device *device, uint64_t bytes);
+void device_free(struct device *device, uint64_t memory);
+void device_write(struct device *device, uint64_t to, const void *from, uint64_t bytes);
+void device_read(struct device *device, void *to, uint64_t from, uint64_t bytes);
+void device_wait(struct device *device);
+
+/* Mark i, below DRIVER_MARKS, is the moment at which the calls before it are done; after device_wait, the
+ * seconds between two. */
+void device_mark(struct device *device, int i);
+double device_seconds(const struct device *device, int from, int to);
 
 /* Opens a checkpoint, or ends the program with the library's sentence. */
 fmk_checkpoint *open_checkpoint(const char *path);
 
-/* The matrix of that name, alone, as a weight. */
+/* The matrix of that name, alone, as a weight that is ready. */
 fmk_weight *load_matrix(struct device *device, fmk_checkpoint *checkpoint, const char *name);
 
 /* One projection with float rows on both sides, ready to be run over and over. */
@@ -46,10 +64,10 @@ struct projection {
     fmk_routing routing;
 };
 
-/* in: [m][k], out: [m][n]. `expert` counts only for a weight that has experts. Sizes the workspace, which
- * all projections of a device share: set all up before running the first. */
+/* in: [m][k], out: [m][n], in the device's memory. `expert` counts only for a weight that has experts. Sizes
+ * the workspace, which all projections of a device share: set all up before running the first. */
 void projection_set(struct projection *projection, struct device *device, fmk_weight *weight, int64_t m,
-                    uint32_t flags, int32_t expert, const float *in, float *out);
+                    uint32_t flags, int32_t expert, uint64_t in, uint64_t out);
 /* After a change of args (an activation, gathered rows). */
 void projection_prepare(struct projection *projection);
 void projection_run(struct projection *projection);

@@ -27,9 +27,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     return ARGP_ERR_UNKNOWN;
 }
 
-static json_t *describe(fmk_backend backend, const struct device_options *o) {
-    fmk_context_desc desc = {
-        .struct_size = sizeof desc, .backend = backend, .cpu_threads = o->threads, .disable = o->disable};
+static json_t *describe(fmk_backend backend, int32_t index, const struct device_options *o) {
+    fmk_context_desc desc = {.struct_size = sizeof desc,
+                             .backend = backend,
+                             .device = index,
+                             .cpu_threads = o->threads,
+                             .disable = o->disable};
     fmk_context_info_t info = {.struct_size = sizeof info};
     fmk_context *context;
     json_t *entry = json_object();
@@ -42,6 +45,7 @@ static json_t *describe(fmk_backend backend, const struct device_options *o) {
     }
     check(fmk_context_info(context, &info), NULL);
     fmk_context_destroy(context);
+    json_put(entry, "device", json_integer(info.device));
     json_put(entry, "name", json_string(info.name));
     json_put(entry, "features", json_string(info.features));
     json_put(entry, "threads", json_integer(info.threads));
@@ -50,9 +54,26 @@ static json_t *describe(fmk_backend backend, const struct device_options *o) {
     return entry;
 }
 
+static bool found(const json_t *entry) {
+    return json_is_true(json_object_get(entry, "found"));
+}
+
+/* One entry for each device of the backend, or one that says why it has none. */
+static void add_devices(json_t *list, fmk_backend backend, const struct device_options *o) {
+    int32_t count = 0;
+    json_t *entry;
+    while (found(entry = describe(backend, count, o))) {
+        json_array_append_new(list, entry);
+        count++;
+    }
+    if (!count)
+        json_array_append(list, entry);
+    json_decref(entry);
+}
+
 static void print(const json_t *entry) {
     const char *name = json_string_value(json_object_get(entry, "backend"));
-    if (!json_is_true(json_object_get(entry, "found"))) {
+    if (!found(entry)) {
         printf("%-8s not found: %s\n", name, json_string_value(json_object_get(entry, "why")));
         return;
     }
@@ -60,8 +81,12 @@ static void print(const json_t *entry) {
     uint64_t cache = (uint64_t)json_integer_value(json_object_get(entry, "last_level_cache"));
     printf("%-8s %s\n", name, json_string_value(json_object_get(entry, "name")));
     printf("%-8s features %s\n", "", json_string_value(json_object_get(entry, "features")));
-    printf("%-8s %" JSON_INTEGER_FORMAT " threads, %s of memory, %s of last-level cache\n", "",
-           json_integer_value(json_object_get(entry, "threads")), human_bytes(memory).text,
+    if (backend_of_name(name) == FMK_BACKEND_CPU)
+        printf("%-8s %" JSON_INTEGER_FORMAT " threads", "",
+               json_integer_value(json_object_get(entry, "threads")));
+    else
+        printf("%-8s device %" JSON_INTEGER_FORMAT, "", json_integer_value(json_object_get(entry, "device")));
+    printf(", %s of memory, %s of last-level cache\n", human_bytes(memory).text,
            cache ? human_bytes(cache).text : "an unknown size");
 }
 
@@ -69,7 +94,7 @@ int verb_devices(int argc, char **argv) {
     static const fmk_backend all[] = {FMK_BACKEND_CPU, FMK_BACKEND_CUDA, FMK_BACKEND_VULKAN};
     static const struct argp_child children[] = {{&device_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {
-        options,  parse, NULL, "Prints every backend: what was found, or why it was not.",
+        options,  parse, NULL, "Prints every device of every backend, or why there is none.",
         children, NULL,  NULL};
     struct arguments a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
@@ -77,7 +102,7 @@ int verb_devices(int argc, char **argv) {
     json_t *list = json_array();
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (only == FMK_BACKEND_AUTO || only == all[i])
-            json_array_append_new(list, describe(all[i], &a.device));
+            add_devices(list, all[i], &a.device);
     if (a.json) {
         json_t *object = json_object();
         json_put(object, "library", json_string(fmk_build_info()));

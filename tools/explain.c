@@ -68,11 +68,11 @@ int verb_explain(int argc, char **argv) {
     fmk_checkpoint *checkpoint = open_checkpoint(a.path);
     device_open(&device, &a.device);
     fmk_weight *weight = load_matrix(&device, checkpoint, a.tensor);
-    /* Buffers are only looked at for their presence. */
-    static float placeholder;
+    /* Buffers are looked at for their presence, and for being memory of the device. */
+    uint64_t placeholder = device_allocate(&device, sizeof(float));
     struct projection projection;
-    projection_set(&projection, &device, weight, a.m, a.exact ? FMK_LINEAR_EXACT : 0, 0, &placeholder,
-                   &placeholder);
+    projection_set(&projection, &device, weight, a.m, a.exact ? FMK_LINEAR_EXACT : 0, 0, placeholder,
+                   placeholder);
     char *text = projection_explain(&projection);
     if (a.json) {
         json_t *object = json_object();
@@ -84,6 +84,7 @@ int verb_explain(int argc, char **argv) {
         fputs(text, stdout);
     }
     free(text);
+    device_free(&device, placeholder);
     fmk_weight_destroy(weight, device.queue);
     device_close(&device);
     fmk_checkpoint_close(checkpoint);

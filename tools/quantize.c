@@ -57,7 +57,8 @@ int verb_quantize(int argc, char **argv) {
         options,
         parse,
         "IN OUT",
-        "Quantizes the matrices of a checkpoint of f32, f16 or bf16 tensors by rounding to nearest.\v"
+        "Quantizes the matrices of a checkpoint of f32, f16 or bf16 tensors by rounding to nearest, on the "
+        "CPU.\v"
         "GGUF: vectors become F32; matrices whose K is no multiple of 256 stay 16-bit floats. q4_k_m mixes "
         "as "
         "llama.cpp does: Q6_K for the head, and for attn_v and ffn_down in half of the layers. Key-values "

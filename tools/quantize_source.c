@@ -103,7 +103,7 @@ static char *first_of_split(const char *path) {
 void source_open(struct source *source, const char *path, const struct device_options *device) {
     fmk_checkpoint_info_t info = {.struct_size = sizeof info};
     *source = (struct source){.path = path, .checkpoint = open_checkpoint(path)};
-    device_open(&source->device, device);
+    device_open_cpu(&source->device, device);
     check(fmk_checkpoint_info(source->checkpoint, &info), NULL);
     source->gguf = info.container == FMK_CONTAINER_GGUF;
     source->family = family_of(info.architecture);

@@ -120,10 +120,16 @@ int verb_run(int argc, char **argv) {
     if (__builtin_mul_overflow((uint64_t)a.m * sizeof(float), (uint64_t)info.n, &out_size))
         quit(EXIT_USAGE, "--m %" PRId64 " rows of n %" PRId64 " floats do not fit in memory", a.m, info.n);
     float *out = allocate_aligned(out_size);
+    uint64_t in_size = (uint64_t)(a.m * info.k) * sizeof *in;
+    uint64_t rows = device_allocate(&device, in_size), result = device_allocate(&device, out_size);
+    device_write(&device, rows, in, in_size);
     struct projection projection;
-    projection_set(&projection, &device, weight, a.m, a.exact ? FMK_LINEAR_EXACT : 0, (int32_t)a.expert, in,
-                   out);
+    projection_set(&projection, &device, weight, a.m, a.exact ? FMK_LINEAR_EXACT : 0, (int32_t)a.expert, rows,
+                   result);
     projection_run(&projection);
+    device_read(&device, out, result, out_size);
+    device_free(&device, rows);
+    device_free(&device, result);
 
     struct output file;
     output_begin(&file, a.output);

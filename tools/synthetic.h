@@ -7,7 +7,7 @@
 /* Bytes of a dtype's element. */
 uint64_t dtype_size(fmk_dtype dtype);
 
-/* out [n][k] = in [n][k], rounded to nearest, by way of a dense weight. */
+/* out [n][k] = in [n][k], rounded to nearest, by way of a dense weight; the device is the CPU. */
 void convert(struct device *device, const void *in, fmk_dtype in_type, void *out, fmk_dtype out_type,
              int64_t n, int64_t k);
 
@@ -17,7 +17,8 @@ struct synthetic {
     void *qweight, *scales, *qzeros;
 };
 
-/* format: one of synthetic_formats. Some rows are drawn and quantized; they repeat over N. */
+/* format: one of synthetic_formats; the device is the CPU. Some rows are drawn and quantized; they repeat
+ * over N. */
 extern const char synthetic_formats[];
 bool synthetic_knows(const char *format);
 void synthetic_make(struct synthetic *synthetic, struct device *device, const char *format, int64_t n,

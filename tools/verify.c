@@ -1,8 +1,8 @@
 /* ferrumk verify: every matrix of a checkpoint, every expert, in both numeric modes, against the reference.
  *
  * The projections run over the whole matrix, as an engine's would. The reference is slow, so of large
- * matrices it computes some rows: runs spread evenly over N, made as shards, which no kernel under test
- * has packed. Every weight is looked at for being finite.
+ * matrices it computes some rows: runs spread evenly over N, made as shards by the CPU, which no kernel
+ * under test has packed. Every weight is looked at for being finite.
  *
  * The error is that of a row of W against its own norm, averaged over the rows: where a few rows are much
  * larger than the rest, the plain quotient of norms is theirs alone and scatters as so few numbers do. */
@@ -140,6 +140,8 @@ static int64_t count_bad(struct device *device, fmk_weight *weight, int64_t n, i
     slab = slab < n ? slab : n;
     float *values = allocate_aligned((uint64_t)(slab * k) * sizeof *values);
     int32_t *ids = allocate((size_t)slab, sizeof *ids);
+    uint64_t device_values = device_allocate(device, (uint64_t)(slab * k) * sizeof *values);
+    uint64_t device_ids = device_allocate(device, (uint64_t)slab * sizeof *ids);
     for (int64_t begin = 0; begin < n; begin += slab) {
         int64_t rows = n - begin < slab ? n - begin : slab;
         for (int64_t i = 0; i < rows; i++)
@@ -148,9 +150,11 @@ static int64_t count_bad(struct device *device, fmk_weight *weight, int64_t n, i
                               .out_type = FMK_F32,
                               .m = rows,
                               .expert = expert,
-                              .ids.handle = (uintptr_t)ids,
-                              .out.handle = (uintptr_t)values};
+                              .ids.handle = device_ids,
+                              .out.handle = device_values};
+        device_write(device, device_ids, ids, (uint64_t)rows * sizeof *ids);
         check(fmk_rows(device->queue, weight, &args), NULL);
+        device_read(device, values, device_values, (uint64_t)(rows * k) * sizeof *values);
         const float *value = values;
         for (int64_t i = 0; i < rows; i++) {
             norms[begin + i] = 0;
@@ -162,6 +166,8 @@ static int64_t count_bad(struct device *device, fmk_weight *weight, int64_t n, i
     }
     free(values);
     free(ids);
+    device_free(device, device_values);
+    device_free(device, device_ids);
     return bad;
 }
 
@@ -172,12 +178,13 @@ static double worse(double a, double b) {
 
 /* Activations, what the reference makes of them, what may be expected of it, and room for a result. */
 struct work {
-    struct device *device;
+    struct device *device, *cpu; /* which runs the reference */
     fmk_weight *weight;
     const struct run *runs;
     int count;
     int64_t n, k, width, rows;
     float *in, *out, *want; /* [rows][k], [rows][n], [rows][width] */
+    uint64_t device_in, device_out;
     double *norms, *errors; /* [n]: squares expected of a result, and those of its errors, summed */
 };
 
@@ -186,8 +193,8 @@ static void run_reference(struct work *w, int64_t rows, int32_t expert) {
     int64_t column = 0;
     for (int i = 0; i < w->count; i++) {
         struct projection p;
-        projection_set(&p, w->device, w->runs[i].weight, rows, FMK_LINEAR_REFERENCE, expert, w->in,
-                       w->want + column);
+        projection_set(&p, w->cpu, w->runs[i].weight, rows, FMK_LINEAR_REFERENCE, expert, (uintptr_t)w->in,
+                       (uintptr_t)(w->want + column));
         p.args.out_stride = w->width;
         projection_prepare(&p);
         projection_run(&p);
@@ -232,26 +239,30 @@ static double run_mode(struct work *w, int64_t m, uint32_t flags, int32_t expert
     int64_t begin = 0;
     do {
         struct projection p;
-        projection_set(&p, w->device, w->weight, m, flags, expert, w->in + begin * w->k, w->out);
+        projection_set(&p, w->device, w->weight, m, flags, expert,
+                       w->device_in + (uint64_t)(begin * w->k) * sizeof *w->in, w->device_out);
         projection_run(&p);
+        device_read(w->device, w->out, w->device_out, (uint64_t)(m * w->n) * sizeof *w->out);
         compare(w, w->want + begin * w->width, m);
         begin += m;
     } while (begin + m <= w->rows && (begin * w->width < ENOUGH || begin < ENOUGH_ROWS));
     return relative_error(w, begin);
 }
 
-static struct verdict verify(const struct arguments *a, struct device *device, fmk_checkpoint *checkpoint,
-                             const fmk_entry *entry) {
+static struct verdict verify(const struct arguments *a, struct device *device, struct device *cpu,
+                             fmk_checkpoint *checkpoint, const fmk_entry *entry) {
     struct verdict verdict = {0};
     struct run runs[RUNS];
-    struct work w = {.device = device, .runs = runs, .n = entry->n, .k = entry->k, .rows = max_m(a)};
+    struct work w = {
+        .device = device, .cpu = cpu, .runs = runs, .n = entry->n, .k = entry->k, .rows = max_m(a)};
     w.count = choose_runs(a, w.n, w.k, runs);
     const char *name = entry->name;
     if (fmk_checkpoint_load(&w.weight, device->queue, checkpoint, &name, 1, NULL)) {
         verdict.refusal = text_of("%s", fmk_last_error());
         return verdict;
     }
-    load_runs(device, checkpoint, entry->name, runs, w.count);
+    check(fmk_weight_ready(w.weight, 1), entry->name);
+    load_runs(cpu, checkpoint, entry->name, runs, w.count);
     for (int i = 0; i < w.count; i++)
         w.width += runs[i].end - runs[i].begin;
     verdict.rows = w.width;
@@ -262,12 +273,15 @@ static struct verdict verify(const struct arguments *a, struct device *device, f
     w.in = allocate_aligned((uint64_t)(w.rows * w.k) * sizeof *w.in);
     w.out = allocate_aligned((uint64_t)(w.rows * w.n) * sizeof *w.out);
     w.want = allocate_aligned((uint64_t)(w.rows * w.width) * sizeof *w.want);
+    w.device_in = device_allocate(device, (uint64_t)(w.rows * w.k) * sizeof *w.in);
+    w.device_out = device_allocate(device, (uint64_t)(w.rows * w.n) * sizeof *w.out);
     w.norms = allocate((size_t)w.n, sizeof *w.norms);
     w.errors = allocate((size_t)w.n, sizeof *w.errors);
     for (int32_t expert = 0; expert < (entry->num_experts ? entry->num_experts : 1); expert++) {
         verdict.bad_weights += count_bad(device, w.weight, w.n, w.k, expert, w.norms);
         expect(&w, expert);
         random_normal(w.in, w.rows * w.k, (uint64_t)a->seed);
+        device_write(device, w.device_in, w.in, (uint64_t)(w.rows * w.k) * sizeof *w.in);
         run_reference(&w, w.rows, expert);
         for (int i = 0; i < a->num_m; i++) {
             verdict.error_default = worse(verdict.error_default, run_mode(&w, a->m[i], 0, expert));
@@ -277,10 +291,12 @@ static struct verdict verify(const struct arguments *a, struct device *device, f
     free(w.in);
     free(w.out);
     free(w.want);
+    device_free(device, w.device_in);
+    device_free(device, w.device_out);
     free(w.norms);
     free(w.errors);
     for (int i = 0; i < w.count; i++)
-        fmk_weight_destroy(runs[i].weight, device->queue);
+        fmk_weight_destroy(runs[i].weight, cpu->queue);
     fmk_weight_destroy(w.weight, device->queue);
     return verdict;
 }
@@ -332,7 +348,8 @@ int verb_verify(int argc, char **argv) {
         parse,
         "PATH",
         "Runs every matrix of a checkpoint, all experts, over N(0,1) activations and prints the relative L2 "
-        "error against the reference, which sums in double: of each row of W against its own norm, averaged "
+        "error against the CPU's reference, which sums in double: of each row of W against its own norm, "
+        "averaged "
         "over the rows.\v"
         "The bounds are 6e-3 for the default mode and 1e-6 for the exact one. Exit status 1: an error above "
         "its bound, a weight that is not finite, a matrix that is refused, or nothing to check. Matrices in "
@@ -350,9 +367,10 @@ int verb_verify(int argc, char **argv) {
         a.m[a.num_m++] = 33;
     }
 
-    struct device device;
+    struct device device, cpu;
     fmk_checkpoint *checkpoint = open_checkpoint(a.path);
     device_open(&device, &a.device);
+    device_open_cpu(&cpu, &a.device);
     fmk_checkpoint_info_t info = {.struct_size = sizeof info};
     check(fmk_checkpoint_info(checkpoint, &info), NULL);
     struct progress progress;
@@ -366,7 +384,7 @@ int verb_verify(int argc, char **argv) {
         fmk_entry entry = {.struct_size = sizeof entry};
         check(fmk_checkpoint_entry(checkpoint, i, &entry), NULL);
         if (entry.kind == FMK_ENTRY_MATRIX) {
-            struct verdict verdict = verify(&a, &device, checkpoint, &entry);
+            struct verdict verdict = verify(&a, &device, &cpu, checkpoint, &entry);
             progress_end(&progress);
             checked++;
             failed += !good(&verdict);
@@ -400,6 +418,7 @@ int verb_verify(int argc, char **argv) {
         json_decref(list);
     }
     device_close(&device);
+    device_close(&cpu);
     fmk_checkpoint_close(checkpoint);
     return failed || !checked ? EXIT_REFUSED : 0;
 }

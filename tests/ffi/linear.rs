@@ -44,6 +44,15 @@ struct Part {
     n_order: Tensor,
 }
 
+/// Its first fields: struct_size says that the others are not told.
+#[repr(C)]
+struct ContextDesc {
+    struct_size: u32,
+    backend: i32,
+    device: i32,
+    cpu_threads: i32,
+}
+
 #[repr(C)]
 struct WeightDesc {
     struct_size: u32,
@@ -104,7 +113,7 @@ struct QuantizeArgs {
 extern "C" {
     fn fmk_build_info() -> *const c_char;
     fn fmk_last_error() -> *const c_char;
-    fn fmk_context_create(out: *mut *mut c_void, desc: *const c_void) -> i32;
+    fn fmk_context_create(out: *mut *mut c_void, desc: *const ContextDesc) -> i32;
     fn fmk_context_destroy(ctx: *mut c_void);
     fn fmk_queue_create(out: *mut *mut c_void, ctx: *mut c_void, native: *mut c_void) -> i32;
     fn fmk_queue_destroy(queue: *mut c_void);
@@ -124,6 +133,7 @@ extern "C" {
     fn fmk_linear(queue: *mut c_void, weight: *const c_void, args: *const LinearArgs) -> i32;
 }
 
+const CPU: i32 = 1;
 const F32: i32 = 3;
 const Q4_K: i32 = 5;
 const EINVAL: i32 = -1;
@@ -166,7 +176,9 @@ fn main() {
     let (mut ctx, mut queue, mut weight) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
     unsafe {
         println!("{}", text(fmk_build_info()));
-        check(fmk_context_create(&mut ctx, ptr::null()));
+        let on_cpu =
+            ContextDesc { struct_size: size_of::<ContextDesc>(), backend: CPU, device: 0, cpu_threads: 0 };
+        check(fmk_context_create(&mut ctx, &on_cpu));
         check(fmk_queue_create(&mut queue, ctx, ptr::null_mut()));
 
         let mut quantize = QuantizeArgs {

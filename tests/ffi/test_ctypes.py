@@ -13,6 +13,7 @@ from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_int64, c_uint32
 F16, BF16, F32, I32 = 1, 2, 3, 4
 DENSE, GPTQ, Q4_K, Q6_K = 1, 2, 5, 6
 EINVAL, EUNSUPPORTED = -1, -3
+CPU = 1
 EXACT = 8
 
 
@@ -39,6 +40,11 @@ class WeightDesc(ctypes.Structure):
     _fields_ = [("struct_size", c_uint32), ("flags", c_uint32), ("parts", POINTER(Part)), ("num_parts", c_int32),
                 ("num_experts", c_int32), ("apply_bias", c_int32), ("reserved", c_int32), ("storage", Buffer),
                 ("source", c_void_p), ("progress", Progress), ("progress_user", c_void_p)]
+
+
+class ContextDesc(ctypes.Structure):
+    """Its first fields: struct_size says that the others are not told."""
+    _fields_ = [("struct_size", c_uint32), ("backend", c_int32), ("device", c_int32), ("cpu_threads", c_int32)]
 
 
 class WeightInfo(ctypes.Structure):
@@ -156,7 +162,7 @@ def main():
     random.seed(1)
     print(library.fmk_build_info().decode())
     ctx, queue = c_void_p(), c_void_p()
-    check(library.fmk_context_create(byref(ctx), None))
+    check(library.fmk_context_create(byref(ctx), byref(ContextDesc(struct_size=sizeof(ContextDesc), backend=CPU))))
     check(library.fmk_queue_create(byref(queue), ctx, None))
     n, k, rows = 64, 512, 2
     for make in (dense, gptq, q4_k, q6_k):
