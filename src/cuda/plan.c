@@ -334,6 +334,32 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
     choose_slab(plan, workspace < FMK_BEST_WORKSPACE ? workspace : FMK_BEST_WORKSPACE);
 }
 
+uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projection *w,
+                        const struct fmk_call *call, int32_t p) {
+    /* The fewest rows from which on the choice is another: with more, cuBLAS only wants more workspace. */
+    const int64_t counts[] = {1, FMK_GEMM_M_DENSE + 1, FMK_GEMM_M_DECODE + 1};
+    uint32_t paths = 0;
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0] && counts[i] <= call->rows; i++) {
+        struct fmk_call fewer = *call;
+        fewer.rows = counts[i];
+        struct fmk_query query = fmk_kernel_query(ctx, w, &fewer, p, 0);
+        for (int choice = 0; choice < 4; choice++) {
+            query.one = choice & 1;
+            query.workspace = choice & 2 ? FMK_BEST_WORKSPACE : 0;
+            paths |= 1u << fmk_kernel_choose(&query)->path;
+        }
+    }
+    return paths;
+}
+
+/* Whether a slab is less than the call for want of workspace. */
+static bool is_cut(const struct fmk_cuda_plan *plan) {
+    struct fmk_cuda_plan whole = *plan;
+    choose_columns(&whole);
+    return plan->units < units_of(plan->call) || plan->columns < whole.columns ||
+           (plan->call->routing.kind == FMK_ROUTE_BATCH && plan->experts < experts_of(plan->w));
+}
+
 void fmk_cuda_workspace(struct fmk_context *ctx, const struct fmk_projection *w, const struct fmk_call *call,
                         uint64_t *least, uint64_t *best) {
     *least = *best = fmk_cuda_least(w, call);
@@ -347,7 +373,8 @@ void fmk_cuda_workspace(struct fmk_context *ctx, const struct fmk_projection *w,
         fewer.args.m = counts[i];
         struct fmk_cuda_plan plan;
         fmk_cuda_plan_make(&plan, ctx, w, &fewer, FMK_BEST_WORKSPACE, false);
-        uint64_t bytes = lay_out(&plan);
+        /* A slab that is cut may take less than what is there, and fewer rows, uncut, all of it. */
+        uint64_t bytes = is_cut(&plan) ? FMK_BEST_WORKSPACE : lay_out(&plan);
         if (plan.gemm) { /* with less it would not be chosen */
             uint64_t wanted = fmk_kernel_query(ctx, w, &fewer, 0, FMK_BEST_WORKSPACE).gemm_workspace;
             bytes = bytes > wanted ? bytes : wanted;

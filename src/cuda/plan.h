@@ -58,6 +58,9 @@ struct fmk_cuda_plan {
 void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ctx,
                         const struct fmk_projection *w, const struct fmk_call *call, uint64_t workspace,
                         bool addresses);
+/* A bit for every path that part p can take: with any number of rows up to the call's, and any workspace. */
+uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projection *w,
+                        const struct fmk_call *call, int32_t p);
 /* Rows of a slab of so many units. */
 int64_t fmk_cuda_plan_rows(const struct fmk_cuda_plan *plan, int64_t units);
 /* The GEMM's own type for a part. */

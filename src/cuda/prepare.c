@@ -71,18 +71,13 @@ static fmk_status load(struct fmk_queue *queue, const struct fmk_packed *part, e
     return status ? status : fmk_cublas_prepare(queue);
 }
 
-/* Part p's kernels, for any number of rows up to the call's and any workspace. */
 static fmk_status load_part(struct fmk_queue *queue, const struct fmk_projection *w,
                             const struct fmk_call *call, int32_t p) {
-    const int64_t counts[] = {1, FMK_GEMM_M_DENSE + 1, FMK_GEMM_M_DECODE + 1};
+    uint32_t paths = fmk_cuda_paths(queue->ctx, w, call, p);
     fmk_status status = FMK_OK;
-    for (size_t i = 0; !status && i < 4 * sizeof counts / sizeof counts[0]; i++) {
-        struct fmk_query query = fmk_kernel_query(queue->ctx, w, call, p, i % 2 ? UINT64_MAX : 0);
-        query.one = i / 2 % 2;
-        query.m = counts[i / 4];
-        if (query.m <= call->rows)
-            status = load(queue, &w->parts[p], fmk_kernel_choose(&query)->path);
-    }
+    for (int path = FMK_CUDA_GEMM; !status && path <= FMK_CUDA_DOUBLE; path++)
+        if (paths >> path & 1)
+            status = load(queue, &w->parts[p], (enum fmk_cuda_path)path);
     return status;
 }
 

@@ -78,8 +78,8 @@ fmk_status fmk_cuda_route_sort(struct fmk_queue *queue, const fmk_routing *ids, 
     if (status)
         return status;
     struct fmk_cuda_order order = {queue, false};
-    status = fmk_cuda_route_rows(&order, &args,
-                                 total <= FMK_ROUTE_SMALL_PAIRS && num_experts <= FMK_ROUTE_SMALL_EXPERTS);
+    status = fmk_cuda_route_rows(
+        &order, &args, !total || (total <= FMK_ROUTE_SMALL_PAIRS && num_experts <= FMK_ROUTE_SMALL_EXPERTS));
     fmk_cuda_leave(queue->ctx, before);
     return status;
 }

@@ -121,18 +121,27 @@ const struct fmk_kernel *fmk_kernel_row(int32_t i) {
     return i >= 0 && i < ROWS ? &rows[i] : NULL;
 }
 
-/* Bytes that cuBLAS wants of its own, for some hundred rows by some hundred columns of every part, whichever
- * of them it serves: activations, decoded weights, sums. src/cuda/plan.c lays a call out in no more. */
+/* Bytes for some hundred rows by some hundred columns: cuBLAS's own, activations, decoded weights, sums.
+ * src/cuda/plan.c lays a call out in no more. */
 static uint64_t gemm_workspace(const struct fmk_projection *w, const struct fmk_call *call) {
-    int64_t m = fmk_min(call->rows, FMK_GEMM_LEAST_ROWS), k = 0, n = 0, forms = 1;
+    int64_t m = fmk_min(call->rows, FMK_GEMM_LEAST_ROWS), columns = FMK_GEMM_LEAST_COLUMNS;
+    int64_t k = 0, forms = 1, size = fmk_dtype_size(call->args.in_type);
+    bool mixed = call->rows <= FMK_GEMM_M_DECODE; /* mma kernels may serve some of the parts, cuBLAS none that
+                                                     it would have to decode */
+    bool floats = false;                          /* some part's product is one of f32 */
     for (int32_t p = 0; p < w->num_parts; p++) {
-        k = fmk_max(k, w->parts[p].k_packed + 8);
-        n = fmk_max(n, w->parts[p].n);
-        forms += w->parts[p].k_index != NULL;
+        const struct fmk_packed *part = &w->parts[p];
+        k = fmk_max(k, part->k_packed + 8);
+        forms += part->k_index != NULL;
+        floats |= part->layout->family == FMK_FAMILY_DENSE && part->dtype != call->args.in_type;
     }
-    /* Three bf16 planes are the most that an activation takes. */
-    return FMK_GEMM_WORKSPACE + 256 * (uint64_t)(forms + 8) + 6 * (uint64_t)(forms * m * k) +
-           8 * (uint64_t)(FMK_GEMM_LEAST_COLUMNS * k) + 4 * (uint64_t)(m * w->n);
+    /* Beside the activations as they are: f32, and planes of bf16, three of f32 and two of f16. */
+    int64_t number = size + (mixed ? (size == 4 ? 6 : 4) : floats && size < 4 ? 4 : 0);
+    int64_t decoded = mixed ? 0 : columns * k * (floats ? 4 : size);
+    /* Where one of gate and up is not made by cuBLAS, both are finished in one go. */
+    int64_t sums = m * (!call->args.act ? columns : mixed ? fmk_max(w->n, 2 * columns) : 2 * columns) * 4;
+    return FMK_GEMM_WORKSPACE + 256 * (uint64_t)(forms + 8) + (uint64_t)(forms * m * k * number) +
+           (uint64_t)decoded + (uint64_t)sums;
 }
 
 bool fmk_call_one(const struct fmk_projection *w, const struct fmk_call *call) {
