@@ -3,7 +3,9 @@ back by them.
 
     test_command.py FERRUMK [unittest's arguments]
 
-FERRUMK_TEST_DISABLE names features to do without. Exit status 77: a package is missing."""
+FERRUMK_TEST_DISABLE names features to do without. FERRUMK_TEST_EMULATOR is the folder of tests/emulator's libcuda;
+FERRUMK_TEST_BACKEND=cuda stands for a GPU that is there; without either the tests of CUDA are skipped. Exit status 77:
+a package is missing."""
 import json
 import os
 import subprocess
@@ -22,6 +24,9 @@ except ImportError as error:
 FERRUMK = sys.argv.pop(1)
 DEFAULT_BOUND, EXACT_BOUND = 6e-3, 1e-6
 SEED = 7
+EMULATOR = os.environ.get("FERRUMK_TEST_EMULATOR")
+GPU = os.environ.get("FERRUMK_TEST_BACKEND") == "cuda"
+backend = "cpu"  # of the class whose tests are run
 
 
 def default_bound(results):
@@ -36,7 +41,12 @@ def ferrumk(*arguments, status=0):
     disable = os.environ.get("FERRUMK_TEST_DISABLE")
     if disable and words and words[0] in ("devices", "run", "verify", "explain", "bench", "quantize"):
         words += ["--disable", disable]
-    done = subprocess.run([FERRUMK, *words], capture_output=True, text=True, timeout=240)
+    if words and words[0] in ("run", "verify", "explain", "bench") and "--backend" not in words:
+        words += ["--backend", backend]
+    environment = dict(os.environ)
+    if backend == "cuda" and not GPU:
+        environment["LD_LIBRARY_PATH"] = EMULATOR
+    done = subprocess.run([FERRUMK, *words], capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == status, f"{words}: status {done.returncode}, want {status}\n{done.stderr}"
     return done
 
@@ -108,9 +118,14 @@ def llama_tensors():
     return tensors
 
 
-class Command(unittest.TestCase):
+class Files(unittest.TestCase):
+    """Checkpoints of others, and projections on them."""
+    backend = "cpu"
+
     @classmethod
     def setUpClass(cls):
+        global backend
+        backend = cls.backend
         cls.folder = tempfile.TemporaryDirectory()
         at = cls.folder.name
         cls.llama = os.path.join(at, "llama")
@@ -161,7 +176,7 @@ class Command(unittest.TestCase):
 
     def check_projection(self, path, tensor, matrix, *options):
         want_of = matrix.astype(np.float64)
-        for m in (1, 5, 33, 400):
+        for m in (1, 5, 33, 400) if self.backend == "cpu" else (1, 5, 70):
             rows = normal(m, matrix.shape[1])
             want = rows.astype(np.float64) @ want_of.T
             rounded = default_bound(want.size)
@@ -170,6 +185,62 @@ class Command(unittest.TestCase):
                 got = self.run_projection(path, tensor, rows, matrix.shape[0], *mode, *options)
                 self.assertLessEqual(relative(got, want), bound, f"{tensor} m {m} {mode} seed {SEED}")
 
+    def write_act_order(self):
+        """A folder with one GPTQ matrix whose groups are in no order, W [n][k] in double, and its bias."""
+        rng = np.random.default_rng(SEED)
+        n, k, group = 64, 256, 32
+        codes, zeros = rng.integers(0, 16, (k, n)), rng.integers(1, 16, (k // group, n))
+        scales = (rng.random((k // group, n)) + 0.5).astype(np.float16)
+        g_idx = rng.permutation(np.arange(k) // group).astype(np.int32)
+        folder = self.at("act_order")
+        os.mkdir(folder)
+        name = "model.layers.0.mlp.down_proj"
+        tensors = {name + ".qweight": pack_nibbles(codes, 0), name + ".qzeros": pack_nibbles(zeros - 1, 1),
+                   name + ".scales": scales, name + ".g_idx": g_idx, name + ".bias": normal(n).astype(np.float16)}
+        save_file(tensors, os.path.join(folder, "model.safetensors"))
+        with open(os.path.join(folder, "quantize_config.json"), "w") as file:
+            json.dump({"quant_method": "gptq", "bits": 4, "group_size": group, "desc_act": True, "sym": False}, file)
+        matrix = (scales[g_idx].astype(np.float64) * (codes - zeros[g_idx])).T
+        return folder, name, matrix, tensors[name + ".bias"].astype(np.float64)
+
+    def check_act_order(self):
+        folder, name, matrix, bias = self.write_act_order()
+        rows = normal(50, matrix.shape[1])
+        want = rows.astype(np.float64) @ matrix.T + bias
+        for tensor in (name, name + ".qweight"):
+            got = self.run_projection(folder, tensor, rows, len(matrix), "--exact")
+            self.assertLessEqual(relative(got, want), EXACT_BOUND)
+            self.assertLessEqual(relative(self.run_projection(folder, tensor, rows, len(matrix)), want), DEFAULT_BOUND)
+
+    def check_verify(self):
+        answer = json.loads(ferrumk("verify", self.gguf, "--json", "--m", "1,9").stdout)
+        self.assertEqual((answer["checked"], answer["failed"]), (4, 0))
+        for matrix in answer["matrices"]:
+            self.assertTrue(matrix["good"])
+            self.assertLessEqual(matrix["error_exact"], EXACT_BOUND)
+        self.assertIn("4 matrices checked, 0 bad", ferrumk("verify", self.gguf, "--rows", 16).stdout)
+
+    def check_bench(self):
+        options = ["256x1024", "--m", "1,3", "--seconds", "0", "--copies", "2"]
+        answer = json.loads(ferrumk("bench", *options, "--formats", "f16,q4_k,q6_k,gptq,gptq_asym", "--json").stdout)
+        self.assertEqual(len(answer["lines"]), 10)
+        for line in answer["lines"]:
+            self.assertRegex(line["kernel"], f"^{self.backend}\\.")
+            self.assertGreater(line["us_median"], 0)
+            self.assertLessEqual(line["us_p10"], line["us_p90"])
+        table = ferrumk("bench", *options, "--formats", "gptq", "--group-size", 64, "--csv").stdout
+        rows = [line.split(",") for line in table.splitlines()]
+        self.assertEqual(len(rows), 3)
+        self.assertEqual(len({len(row) for row in rows}), 1)
+
+    def check_explain(self):
+        text = ferrumk("explain", self.gguf, "--tensor", "blk.0.ffn_down", "--m", 4).stdout
+        self.assertIn(self.backend + ".", text)
+        answer = json.loads(ferrumk("explain", self.gguf, "--tensor", "blk.0.ffn_down", "--m", 4, "--json").stdout)
+        self.assertEqual(answer["text"], text)
+
+
+class Command(Files):
     # ---- the command line ----
 
     def test_help(self):
@@ -220,22 +291,10 @@ class Command(unittest.TestCase):
         self.assertIn("blk.0.ffn_down", ferrumk("inspect", self.gguf).stdout)
 
     def test_explain(self):
-        text = ferrumk("explain", self.gguf, "--tensor", "blk.0.ffn_down", "--m", 4).stdout
-        self.assertIn("cpu.", text)
-        answer = json.loads(ferrumk("explain", self.gguf, "--tensor", "blk.0.ffn_down", "--m", 4, "--json").stdout)
-        self.assertEqual(answer["text"], text)
+        self.check_explain()
 
     def test_bench(self):
-        options = ["256x1024", "--m", "1,3", "--seconds", "0", "--copies", "2"]
-        answer = json.loads(ferrumk("bench", *options, "--formats", "f16,q4_k,q6_k,gptq,gptq_asym", "--json").stdout)
-        self.assertEqual(len(answer["lines"]), 10)
-        for line in answer["lines"]:
-            self.assertGreater(line["us_median"], 0)
-            self.assertLessEqual(line["us_p10"], line["us_p90"])
-        table = ferrumk("bench", *options, "--formats", "gptq", "--group-size", 64, "--csv").stdout
-        rows = [line.split(",") for line in table.splitlines()]
-        self.assertEqual(len(rows), 3)
-        self.assertEqual(len({len(row) for row in rows}), 1)
+        self.check_bench()
 
     # ---- run ----
 
@@ -249,25 +308,7 @@ class Command(unittest.TestCase):
             self.check_projection(self.gguf, "blk.0.ffn_up_exps.weight", self.experts[expert], "--expert", expert)
 
     def test_run_gptq_of_others(self):
-        rng = np.random.default_rng(SEED)
-        n, k, group = 64, 256, 32
-        codes, zeros = rng.integers(0, 16, (k, n)), rng.integers(1, 16, (k // group, n))
-        scales = (rng.random((k // group, n)) + 0.5).astype(np.float16)
-        g_idx = rng.permutation(np.arange(k) // group).astype(np.int32)
-        folder = self.at("act_order")
-        os.mkdir(folder)
-        name = "model.layers.0.mlp.down_proj"
-        tensors = {name + ".qweight": pack_nibbles(codes, 0), name + ".qzeros": pack_nibbles(zeros - 1, 1),
-                   name + ".scales": scales, name + ".g_idx": g_idx, name + ".bias": normal(n).astype(np.float16)}
-        save_file(tensors, os.path.join(folder, "model.safetensors"))
-        with open(os.path.join(folder, "quantize_config.json"), "w") as file:
-            json.dump({"quant_method": "gptq", "bits": 4, "group_size": group, "desc_act": True, "sym": False}, file)
-        matrix = scales[g_idx].astype(np.float64) * (codes - zeros[g_idx])
-        rows = normal(50, k)
-        want = rows.astype(np.float64) @ matrix + tensors[name + ".bias"].astype(np.float64)
-        for tensor in (name, name + ".qweight"):
-            self.assertLessEqual(relative(self.run_projection(folder, tensor, rows, n, "--exact"), want), EXACT_BOUND)
-            self.assertLessEqual(relative(self.run_projection(folder, tensor, rows, n), want), DEFAULT_BOUND)
+        self.check_act_order()
 
     def test_run_refusals(self):
         self.write_rows(normal(3, 512))
@@ -292,12 +333,7 @@ class Command(unittest.TestCase):
     # ---- verify ----
 
     def test_verify(self):
-        answer = json.loads(ferrumk("verify", self.gguf, "--json", "--m", "1,9").stdout)
-        self.assertEqual((answer["checked"], answer["failed"]), (4, 0))
-        for matrix in answer["matrices"]:
-            self.assertTrue(matrix["good"])
-            self.assertLessEqual(matrix["error_exact"], EXACT_BOUND)
-        self.assertIn("4 matrices checked, 0 bad", ferrumk("verify", self.gguf, "--rows", 16).stdout)
+        self.check_verify()
 
     def test_verify_of_unequal_rows(self):
         """One row is all of the output's norm; its few results scatter, which is no fault of the kernels."""
@@ -498,5 +534,60 @@ class Command(unittest.TestCase):
         self.assertFalse(any(f.startswith("no.gguf") for f in os.listdir(self.folder.name)))
 
 
+@unittest.skipUnless(EMULATOR or GPU, "neither tests/emulator was built nor is a GPU named")
+class Cuda(Files):
+    """The same on a GPU, whose memory is not the host's."""
+    backend = "cuda"
+
+    def test_devices(self):
+        answer = json.loads(ferrumk("devices", "--json").stdout)
+        devices = [d for d in answer["devices"] if d["backend"] == "cuda"]
+        self.assertEqual([d["device"] for d in devices], list(range(len(devices))))
+        for device in devices:
+            self.assertTrue(device["found"] and device["name"])
+            self.assertGreater(device["memory"], 1 << 30)
+            self.assertIn("features", device)
+        self.assertIn(devices[0]["name"], ferrumk("devices").stdout)
+
+    def test_auto(self):
+        self.assertIn("cuda.", ferrumk("explain", self.gguf, "--tensor", "blk.0.ffn_down", "--m", 4, "--backend",
+                                       "auto").stdout)
+
+    def test_refusals(self):
+        sentence = refusal("explain", self.gguf, "--tensor", "blk.0.ffn_down", "--m", 4, "--device", 999, status=1)
+        self.assertIn("999", sentence)
+
+    def test_run(self):
+        self.check_projection(self.gguf, "blk.0.ffn_down", self.f32)
+        self.check_projection(self.gguf, "blk.0.attn_q.weight", self.f16)
+        self.check_projection(self.gguf, "blk.0.odd", self.odd)
+        self.check_projection(self.gguf, "blk.0.ffn_up_exps.weight", self.experts[2], "--expert", 2)
+
+    def test_run_act_order(self):
+        self.check_act_order()
+
+    def test_run_quantized(self):
+        for word in ("q4_k", "q6_k"):
+            path = self.at(word + ".gguf")
+            ferrumk("quantize", self.gguf, path, "--format", word)
+            matrix = self.dequantized(path, "blk.0.ffn_down", *self.f32.shape)
+            self.check_projection(path, "blk.0.ffn_down", matrix)
+            ferrumk("verify", path)
+
+    def test_verify(self):
+        self.check_verify()
+        folder = self.at("gptq")
+        ferrumk("quantize", self.llama, folder, "--format", "gptq")
+        ferrumk("verify", folder, "--m", "1,40")
+
+    def test_explain(self):
+        self.check_explain()
+
+    def test_bench(self):
+        self.check_bench()
+
+
 if __name__ == "__main__":
+    if not EMULATOR and not GPU:  # as cmocka says it, so that scripts/test counts it
+        print("[  SKIPPED ] test_command.Cuda: neither tests/emulator was built nor is a GPU named", flush=True)
     unittest.main(verbosity=1)
