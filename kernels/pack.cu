@@ -1,5 +1,8 @@
 /* A file's weights into the t16 layouts (layout.h), a warp a unit; and the largest weight among them, for
- * struct fmk_range. Bits are moved, nothing is rounded. */
+ * struct fmk_range. Bits are moved, nothing is rounded.
+ *
+ * None of these allows its dependents: a linear call may fetch weights before it waits for the kernel before
+ * it. */
 #include "layout.h"
 #include "numbers.cuh"
 #include "pack.h"
@@ -77,7 +80,6 @@ __device__ __forceinline__ uint32_t codes_of(const struct fmk_pack_int4_args &a,
 
 extern "C" __global__ __launch_bounds__(32 * FMK_PACK_WARPS) void pack_int4(
     const __grid_constant__ struct fmk_pack_int4_args a) {
-    allow_dependents();
     wait_for_dependency();
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int32_t unit = blockIdx.x, panel = FMK_PACK_WARPS * blockIdx.y + threadIdx.x / 32;
@@ -160,7 +162,6 @@ __device__ __forceinline__ float largest_q4k(float scale, float min) {
 
 extern "C" __global__ __launch_bounds__(32 * FMK_PACK_WARPS) void pack_q4k(
     const __grid_constant__ struct fmk_pack_blocks_args a) {
-    allow_dependents();
     wait_for_dependency();
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int32_t unit = FMK_PACK_WARPS * blockIdx.x + threadIdx.x / 32, panel = blockIdx.y;
@@ -214,7 +215,6 @@ __device__ __forceinline__ uint32_t spread_pairs(uint32_t bytes, int run) {
 
 extern "C" __global__ __launch_bounds__(32 * FMK_PACK_WARPS) void pack_q6k(
     const __grid_constant__ struct fmk_pack_blocks_args a) {
-    allow_dependents();
     wait_for_dependency();
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int32_t unit = FMK_PACK_WARPS * blockIdx.x + threadIdx.x / 32, panel = blockIdx.y;
@@ -271,7 +271,6 @@ extern "C" __global__ __launch_bounds__(32 * FMK_PACK_WARPS) void pack_q6k(
 
 extern "C" __global__ __launch_bounds__(FMK_PACK_COPY_THREADS) void pack_rows(
     const __grid_constant__ struct fmk_pack_rows_args a) {
-    allow_dependents();
     wait_for_dependency();
     int64_t row = blockIdx.x;
     const uint8_t *from = a.from + (a.order ? a.order[row] : row) * a.from_stride;
@@ -291,7 +290,6 @@ extern "C" __global__ __launch_bounds__(FMK_PACK_COPY_THREADS) void pack_rows(
  * cannot lead out of it. */
 extern "C" __global__ __launch_bounds__(32) void pack_range(
     const __grid_constant__ struct fmk_pack_range_args a) {
-    allow_dependents();
     wait_for_dependency();
     if (threadIdx.x)
         return;

@@ -16,8 +16,9 @@ __device__ __forceinline__ Rows find_rows(const struct fmk_rows_set &set, bool a
         return Rows{tile.expert, tile.first, tile.first + tile.count};
     }
     int32_t m = set.m_dev && !all ? min(set.m, *set.m_dev) : set.m;
-    int32_t first = set.first + FMK_ROWS_BLOCK * (int32_t)blockIdx.y;
-    return Rows{set.expert + (int32_t)blockIdx.z, first, min(m, first + FMK_ROWS_BLOCK)};
+    int64_t first = set.first + FMK_ROWS_BLOCK * (int64_t)blockIdx.y;
+    int64_t end = min((int64_t)m, first + FMK_ROWS_BLOCK);
+    return Rows{set.expert + (int32_t)blockIdx.z, (int32_t)min(first, end), (int32_t)end};
 }
 
 /* ---- gather ---- */

@@ -53,10 +53,12 @@ fmk_status fmk_context_alive(const struct fmk_context *ctx) {
     return FMK_OK;
 }
 
-uint64_t fmk_context_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align) {
-    if (ctx->allocator.alloc)
-        return ctx->allocator.alloc(ctx->allocator.user, native, size, align, ctx->backend->memory);
-    return ctx->backend->alloc(ctx, native, size, align);
+fmk_status fmk_context_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align,
+                             uint64_t *out) {
+    if (!ctx->allocator.alloc)
+        return ctx->backend->alloc(ctx, native, size, align, out);
+    *out = ctx->allocator.alloc(ctx->allocator.user, native, size, align, ctx->backend->memory);
+    return *out ? FMK_OK : fmk_no_memory(size, "packed weights");
 }
 
 void fmk_context_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size) {

@@ -46,9 +46,9 @@ struct fmk_backend_row {
     /* The backend's part of a queue, whose ctx and native are set. NULL: it has none. */
     fmk_status (*queue_open)(struct fmk_queue *queue);
     void (*queue_close)(struct fmk_queue *queue);
-    /* Memory for packed weights, where the caller gave no allocator: 0 on failure. `native` is a queue's. */
+    /* Memory for packed weights, where the caller gave no allocator. `native` is a queue's. */
     fmk_memory memory; /* what kind it is */
-    uint64_t (*alloc)(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align);
+    fmk_status (*alloc)(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align, uint64_t *out);
     void (*release)(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size);
     /* Whether the device is lost: FMK_OK or FMK_ELOST with its sentence. NULL: it never is. */
     fmk_status (*check_device)(const struct fmk_context *ctx);
@@ -59,8 +59,8 @@ struct fmk_backend_row {
     uint32_t storage_align; /* of packed bytes: a multiple of FMK_STORAGE_ALIGN */
     /* Whether bytes can be used where this tensor has them. */
     bool (*borrows)(const fmk_tensor *tensor);
-    /* Whether a tensor lies where it says; `name` is for the sentence. NULL: memory DEVICE is not accepted, and
-     * the rest is believed. */
+    /* Whether a tensor lies where it says; `name` is for the sentence. NULL: memory DEVICE is not accepted,
+     * and the rest is believed. */
     fmk_status (*check_tensor)(struct fmk_context *ctx, const char *name, const fmk_tensor *tensor);
     /* Whether a weight can be made on the queue now. NULL: always. */
     fmk_status (*check_queue)(struct fmk_queue *queue);
@@ -73,8 +73,8 @@ struct fmk_backend_row {
     fmk_status (*read)(struct fmk_context *ctx, void *native, void *to, uint64_t from, uint64_t width,
                        uint64_t stride, uint64_t rows);
     /* *pending: what fill and write enqueued, for `ready` to ask about or wait for (FMK_EAGAIN), and for
-     * `retire` to wait for and let go of; that also waits for what is on `queue`, if there is one. NULL: nothing
-     * is ever in flight. */
+     * `retire` to wait for and let go of; that also waits for what is on `queue`, if there is one. NULL:
+     * nothing is ever in flight. */
     fmk_status (*finish)(struct fmk_queue *queue, void **pending);
     fmk_status (*ready)(struct fmk_context *ctx, void *pending, bool wait);
     void (*retire)(struct fmk_context *ctx, struct fmk_queue *queue, void *pending);
@@ -97,8 +97,9 @@ fmk_status fmk_context_new(struct fmk_context **out);
 void fmk_context_retain(struct fmk_context *ctx);
 /* FMK_OK, or FMK_EFORKED with its sentence. */
 fmk_status fmk_context_alive(const struct fmk_context *ctx);
-/* The caller's allocator, or the backend's own: zero on failure. align is a power of two. */
-uint64_t fmk_context_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align);
+/* The caller's allocator, or the backend's own. align is a power of two. */
+fmk_status fmk_context_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align,
+                             uint64_t *out);
 void fmk_context_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size);
 /* Tells the caller's log, if there is one. */
 void fmk_log(struct fmk_context *ctx, int32_t level, const char *format, ...)

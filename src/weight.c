@@ -245,9 +245,9 @@ fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *
                             (unsigned long long)desc->storage.size, (unsigned long long)size);
         weight->storage = address;
     } else {
-        weight->storage = fmk_context_alloc(weight->ctx, queue->native, size, align);
-        if (!weight->storage)
-            return fmk_no_memory(size, "packed weights");
+        fmk_status status = fmk_context_alloc(weight->ctx, queue->native, size, align, &weight->storage);
+        if (status)
+            return status;
         weight->owns_storage = true;
         if (weight->storage % align)
             return fmk_fail(FMK_EINVAL,

@@ -83,10 +83,14 @@ static fmk_status route_sort(struct fmk_queue *queue, const fmk_routing *ids, in
     return FMK_OK;
 }
 
-static uint64_t host_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align) {
+static fmk_status host_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align,
+                             uint64_t *out) {
     (void)ctx, (void)native;
     void *memory = NULL;
-    return posix_memalign(&memory, align, size) ? 0 : (uint64_t)(uintptr_t)memory;
+    if (posix_memalign(&memory, align, size))
+        return fmk_no_memory(size, "packed weights");
+    *out = (uint64_t)(uintptr_t)memory;
+    return FMK_OK;
 }
 
 static void host_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size) {

@@ -17,10 +17,18 @@ enum { OLDEST_CAPABILITY = 80, STAGING_BYTES = 64 << 20, MEMORY_ALIGN = 256 /* o
 
 /* ---- open ---- */
 
+/* The driver was started when the table of its functions was filled. */
+static fmk_status started_before_fork(void) {
+    return fmk_fail(FMK_ENODEVICE, "CUDA was started before fork() and does not work in the child");
+}
+
 static fmk_status find_device(struct fmk_context *ctx, int32_t index) {
     struct fmk_cuda *cuda = fmk_cuda_of(ctx);
     int count = 0;
-    fmk_status status = fmk_cuda_check(ctx, cuda->driver->DeviceGetCount(&count), "counting CUDA devices");
+    CUresult result = cuda->driver->DeviceGetCount(&count);
+    if (result == CUDA_ERROR_NOT_INITIALIZED)
+        return started_before_fork();
+    fmk_status status = fmk_cuda_check(ctx, result, "counting CUDA devices");
     if (!status && (index < 0 || index >= count))
         return count ? fmk_fail(FMK_ENODEVICE, "device %d is not in 0..%d, the CUDA devices here", index,
                                 count - 1)
@@ -93,7 +101,7 @@ static fmk_status retain_primary(struct fmk_context *ctx) {
     CUresult result = cuda->driver->DevicePrimaryCtxRetain(&cuda->context, cuda->device);
     cuda->primary = result == CUDA_SUCCESS;
     if (result == CUDA_ERROR_NOT_INITIALIZED)
-        return fmk_fail(FMK_ENODEVICE, "CUDA was started before fork() and does not work in the child");
+        return started_before_fork();
     if (result == CUDA_ERROR_DEVICE_UNAVAILABLE)
         return fmk_fail(FMK_ENODEVICE, "device %d is in use by another process that has it for itself",
                         cuda->device);
@@ -203,16 +211,21 @@ static void queue_close(struct fmk_queue *queue) {
 
 /* ---- memory ---- */
 
-static uint64_t device_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align) {
-    (void)native;
+static fmk_status device_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align,
+                               uint64_t *out) {
+    (void)native, (void)align; /* it is MEMORY_ALIGN */
     CUcontext before;
     CUdeviceptr address = 0;
-    if (align > MEMORY_ALIGN || fmk_cuda_enter(ctx, &before))
-        return 0;
-    if (fmk_cuda_check(ctx, fmk_cuda_of(ctx)->driver->MemAlloc(&address, size), "allocating device memory"))
-        address = 0;
+    fmk_status status = fmk_cuda_enter(ctx, &before);
+    if (status)
+        return status;
+    CUresult result = fmk_cuda_of(ctx)->driver->MemAlloc(&address, size);
+    status = result == CUDA_ERROR_OUT_OF_MEMORY ? fmk_no_memory(size, "packed weights on the device")
+                                                : fmk_cuda_check(ctx, result, "allocating packed weights");
+    if (!status)
+        *out = address;
     fmk_cuda_leave(ctx, before);
-    return address;
+    return status;
 }
 
 static void device_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size) {

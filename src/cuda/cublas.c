@@ -206,5 +206,11 @@ fmk_status fmk_cublas_gemm(struct fmk_queue *queue, const struct fmk_cublas_prod
             type_of(p->in_type), (int)p->weight_stride, (const void *)(uintptr_t)p->in, type_of(p->in_type),
             (int)p->in_stride, p->alpha ? (const void *)(uintptr_t)p->zero : &none, (void *)(uintptr_t)p->out,
             type_of(p->out_type), (int)p->out_stride, COMPUTE_32F, GEMM_DEFAULT);
-    return check(result, "cublasGemmEx");
+    if (!result)
+        return FMK_OK;
+    /* It does not tell that the device is lost; any call of the driver does. */
+    CUstreamCaptureStatus capture;
+    CUresult lost = fmk_cuda_of(queue->ctx)->driver->StreamIsCapturing(queue->native, &capture);
+    fmk_status status = fmk_cuda_check(queue->ctx, lost, "cublasGemmEx");
+    return status ? status : check(result, "cublasGemmEx");
 }

@@ -12,18 +12,19 @@ static fmk_status check_memory(const struct fmk_context *ctx, const char *name, 
     const struct fmk_cuda *cuda = fmk_cuda_of(ctx);
     if (!buffer.handle)
         return FMK_OK;
-    unsigned type = 0;
+    unsigned type = 0, managed = 0;
     int ordinal = -1;
-    CUpointer_attribute wanted[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
-    void *values[] = {&type, &ordinal};
+    CUpointer_attribute wanted[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
+                                    CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+    void *values[] = {&type, &managed, &ordinal};
     uint64_t address = buffer.handle + buffer.offset;
-    CUresult result = cuda->driver->PointerGetAttributes(2, wanted, values, address);
+    CUresult result = cuda->driver->PointerGetAttributes(3, wanted, values, address);
     if (result)
         return fmk_cuda_check(ctx, result, "asking what memory a buffer is");
     if (!type)
         return fmk_fail(FMK_EINVAL, "%s is at address 0x%llx, which is not memory of a CUDA device", name,
                         (unsigned long long)address);
-    if (type == CU_MEMORYTYPE_DEVICE && ordinal != cuda->device)
+    if (type == CU_MEMORYTYPE_DEVICE && !managed && ordinal != cuda->device)
         return fmk_fail(FMK_EINVAL, "%s is memory of device %d; this context's is %d", name, ordinal,
                         cuda->device);
     return FMK_OK;

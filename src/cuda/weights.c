@@ -31,7 +31,9 @@ fmk_status fmk_cuda_check_tensor(struct fmk_context *ctx, const char *name, cons
     /* Memory that CUDA does not know is no error: its type is 0. */
     CUresult result = cuda->driver->PointerGetAttributes(3, asked, answers, address);
     fmk_cuda_leave(ctx, before);
-    bool known = !result && type == CU_MEMORYTYPE_DEVICE;
+    if (result)
+        return fmk_cuda_check(ctx, result, "asking what memory a tensor is");
+    bool known = type == CU_MEMORYTYPE_DEVICE;
     if (tensor->memory != FMK_MEM_DEVICE)
         return !known || managed
                    ? FMK_OK
@@ -57,8 +59,13 @@ static bool captures(struct fmk_context *ctx, CUstream stream) {
 
 fmk_status fmk_cuda_check_queue(struct fmk_queue *queue) {
     CUcontext before;
+    CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
     fmk_status status = fmk_cuda_enter(queue->ctx, &before);
-    if (!status && captures(queue->ctx, queue->native))
+    if (!status)
+        status = fmk_cuda_check(queue->ctx,
+                                fmk_cuda_of(queue->ctx)->driver->StreamIsCapturing(queue->native, &capture),
+                                "asking about the queue's stream");
+    if (!status && capture)
         status = fmk_fail(FMK_EINVAL,
                           "queue: its stream is being captured into a graph; make weights before or after");
     fmk_cuda_leave(queue->ctx, before);
