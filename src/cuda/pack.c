@@ -9,7 +9,7 @@
 #include "../formats/k_quants.h"
 #include "../parallel.h"
 
-enum { GRID_Y = 65535, TASK_BYTES = 256 << 10 };
+enum { GRID_Y = 65535 };
 
 fmk_status fmk_pack_advance(struct fmk_pack *pack, uint64_t bytes) {
     struct fmk_context *ctx = pack->stage.queue->ctx;
@@ -35,7 +35,7 @@ fmk_status fmk_pack_order(struct fmk_pack *pack, int64_t expert, int64_t row, in
         return status;
     memcpy(piece.host, fmk_tensor_data(tensor, expert) + 4 * row, 4 * (size_t)rows);
     *order = (const int32_t *)(uintptr_t)piece.device;
-    return fmk_stage_send(&pack->stage, &piece, 4 * (uint64_t)rows);
+    return fmk_stage_send(&pack->stage, &piece, piece.host, 4 * (uint64_t)rows);
 }
 
 fmk_status fmk_pack_rows_at_once(struct fmk_pack *pack, uint64_t row_bytes, uint64_t fixed, int64_t left,
@@ -71,8 +71,9 @@ static void gather_task(void *arg, int64_t i) {
     const struct gather *g = arg;
     int64_t end = fmk_min((i + 1) * g->rows_per_task, g->rows);
     for (int64_t r = i * g->rows_per_task; r < end; r++)
-        memcpy(g->to + (uint64_t)r * g->row_bytes, fmk_source_row(g->source, g->expert, g->row + r),
-               g->row_bytes);
+        fmk_stage_copy(g->to + (uint64_t)r * g->row_bytes, fmk_source_row(g->source, g->expert, g->row + r),
+                       g->row_bytes);
+    fmk_stage_copied();
 }
 
 /* Rows to `to` on the device, or to where the piece of a slot has its place there (0); *place is where they
@@ -89,13 +90,15 @@ static fmk_status send_rows(struct fmk_pack *pack, int64_t expert, int64_t row, 
     fmk_status status = direct && to ? FMK_OK : fmk_stage_take(&pack->stage, bytes, &piece);
     if (status)
         return status;
+    if (!direct) {
+        int64_t rows_per_task = fmk_max(1, FMK_STAGE_TASK / (int64_t)row_bytes);
+        struct gather g = {source, expert, row, rows, rows_per_task, row_bytes, piece.host};
+        fmk_parallel(pack->stage.queue->ctx, gather_task, &g, (rows + rows_per_task - 1) / rows_per_task);
+        first = piece.host;
+    }
     *place = to ? to : piece.device;
-    if (direct)
-        return fmk_stage_direct(&pack->stage, *place, first, bytes);
-    struct gather g = {source,    expert,    row, rows, fmk_max(1, TASK_BYTES / (int64_t)row_bytes),
-                       row_bytes, piece.host};
-    fmk_parallel(pack->stage.queue->ctx, gather_task, &g, (rows + g.rows_per_task - 1) / g.rows_per_task);
-    return fmk_stage_direct(&pack->stage, *place, piece.host, bytes);
+    return to ? fmk_stage_direct(&pack->stage, to, first, bytes)
+              : fmk_stage_send(&pack->stage, &piece, first, bytes);
 }
 
 /* Row 0 of the shard in its tensor, whatever the order. */

@@ -9,7 +9,7 @@
 #include "../formats/int4_groups.h"
 #include "../parallel.h"
 
-enum { TASK_BYTES = 256 << 10, SCALE_ROWS_PER_TASK = 8, WINDOW = 256 };
+enum { WINDOW = 256 };
 
 /* How the words of a slice lie. */
 enum words { GPTQ, MARLIN };
@@ -42,7 +42,7 @@ static void copy_words(const struct slice *s, int64_t first, int64_t end) {
             qweight + 4 * ((s->first_word_row + w) * file_row_words(source) + s->first_word);
         uint8_t *to = s->words + 4 * w * s->row_words;
         if (!order) {
-            memcpy(to, from, 4 * (size_t)s->row_words);
+            fmk_stage_copy(to, from, 4 * (size_t)s->row_words);
             continue;
         }
         from = qweight + 4 * ((s->first_word_row + w) * source->part.n + source->part.n_begin);
@@ -76,36 +76,36 @@ static void rewrite_words(const struct slice *s, int64_t first, int64_t end) {
 
 /* ---- scales ---- */
 
-static void fill_scales(const struct slice *s, int64_t first, int64_t end) {
+static void fill_scale_row(const struct slice *s, int64_t i) {
     const struct fmk_source *source = s->pack->fill->source;
     const struct fmk_packed *packed = s->pack->fill->packed;
     int64_t size = fmk_dtype_size(packed->dtype), run = 32 * packed->chunks;
-    for (int64_t i = first; i < end; i++) {
-        /* A group begins with the first of its positions: where that is padding, all are. */
-        int64_t k = s->pack->k_index ? s->pack->k_index[i * run] : i * run < packed->k ? i * run : -1;
-        uint8_t *scales = s->scales + i * s->rows * size, *zeros = s->zeros + i * s->rows;
-        if (k < 0) {
-            memset(scales, 0, (size_t)(s->rows * size));
-            if (s->zeros)
-                memset(zeros, 0, (size_t)s->rows);
-            continue;
-        }
-        int64_t group = fmk_int4_scale_row(source, s->expert, k);
-        fmk_int4_scales(source, s->expert, s->row, s->rows, group, scales);
+    /* A group begins with the first of its positions: where that is padding, all are. */
+    int64_t k = s->pack->k_index ? s->pack->k_index[i * run] : i * run < packed->k ? i * run : -1;
+    uint8_t *scales = s->scales + i * s->rows * size, *zeros = s->zeros + i * s->rows;
+    if (k < 0) {
+        memset(scales, 0, (size_t)(s->rows * size));
         if (s->zeros)
-            fmk_int4_zeros(source, s->expert, s->row, (int32_t)s->rows, group, zeros);
-    }
-}
-
-static void slice_task(void *arg, int64_t i) {
-    const struct slice *s = arg;
-    if (i < s->word_tasks) {
-        int64_t first = i * s->word_rows_per_task, end = fmk_min(first + s->word_rows_per_task, s->word_rows);
-        (s->rewritten ? rewrite_words : copy_words)(s, first, end);
+            memset(zeros, 0, (size_t)s->rows);
         return;
     }
-    int64_t first = (i - s->word_tasks) * SCALE_ROWS_PER_TASK;
-    fill_scales(s, first, fmk_min(first + SCALE_ROWS_PER_TASK, s->scale_rows));
+    int64_t group = fmk_int4_scale_row(source, s->expert, k);
+    fmk_int4_scales(source, s->expert, s->row, s->rows, group, scales);
+    if (s->zeros)
+        fmk_int4_zeros(source, s->expert, s->row, (int32_t)s->rows, group, zeros);
+}
+
+/* Scales first: a row of them may take longer than a run of words, and what is long should not begin last. */
+static void slice_task(void *arg, int64_t i) {
+    const struct slice *s = arg;
+    if (i < s->scale_rows) {
+        fill_scale_row(s, i);
+        return;
+    }
+    int64_t first = (i - s->scale_rows) * s->word_rows_per_task,
+            end = fmk_min(first + s->word_rows_per_task, s->word_rows);
+    (s->rewritten ? rewrite_words : copy_words)(s, first, end);
+    fmk_stage_copied();
 }
 
 /* ---- slices ---- */
@@ -155,12 +155,11 @@ static fmk_status send_slice(struct slice *s, bool in_place, struct fmk_pack_int
     s->words = piece.host;
     s->scales = piece.host + words;
     s->zeros = packed->has_zeros ? piece.host + zeros : NULL;
-    s->word_rows_per_task = fmk_max(1, TASK_BYTES / (4 * s->row_words));
+    s->word_rows_per_task = fmk_max(1, FMK_STAGE_TASK / (4 * s->row_words));
     if (s->rewritten) /* it works through WINDOW k at a time */
         s->word_rows_per_task = WINDOW / 8;
     s->word_tasks = in_place ? 0 : (s->word_rows + s->word_rows_per_task - 1) / s->word_rows_per_task;
-    int64_t scale_tasks = (s->scale_rows + SCALE_ROWS_PER_TASK - 1) / SCALE_ROWS_PER_TASK;
-    fmk_parallel(s->pack->stage.queue->ctx, slice_task, s, s->word_tasks + scale_tasks);
+    fmk_parallel(s->pack->stage.queue->ctx, slice_task, s, s->scale_rows + s->word_tasks);
     if (n_order)
         memcpy(piece.host + order, n_order + 4 * s->row, 4 * (size_t)s->rows);
     const uint8_t *device = (const uint8_t *)(uintptr_t)piece.device;
@@ -169,7 +168,7 @@ static fmk_status send_slice(struct slice *s, bool in_place, struct fmk_pack_int
     args->scales = device + words;
     args->zeros = packed->has_zeros ? device + zeros : NULL;
     args->order = n_order ? (const int32_t *)(device + order) : NULL;
-    return fmk_stage_send(&s->pack->stage, &piece, (uint64_t)bytes);
+    return fmk_stage_send(&s->pack->stage, &piece, piece.host, (uint64_t)bytes);
 }
 
 static fmk_status pack_slice(struct slice *s) {

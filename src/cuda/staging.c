@@ -6,17 +6,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
-enum {
-    SLOTS = 4,
-    PIECE_ALIGN = 256,
-    LEAST_SLOT = 256 << 10,
-    TASK = 256 << 10 /* bytes that one thread copies at a time */
-};
+enum { SLOTS = 4, PIECE_ALIGN = 256, LEAST_SLOT = 256 << 10 };
 
 struct fmk_slot {
     uint8_t *host;
     CUdeviceptr device;
+    CUevent sent; /* recorded behind the last copy to `device` */
     CUevent done; /* recorded behind the last work that uses the slot */
     bool recorded;
     bool taken;
@@ -28,8 +27,8 @@ struct fmk_staging {
     uint64_t slot_bytes;
     void *host; /* of all slots */
     CUdeviceptr device;
-    CUstream stream;
-    int next; /* the slot that was given back longest ago */
+    CUstream stream; /* of copies to the slots */
+    int next;        /* the slot that was given back longest ago */
     struct fmk_slot slots[SLOTS];
 };
 
@@ -37,12 +36,14 @@ struct fmk_staging {
 
 static void staging_free(struct fmk_context *ctx, struct fmk_staging *staging) {
     const struct fmk_driver *driver = fmk_cuda_of(ctx)->driver;
-    for (int i = 0; i < SLOTS; i++)
-        if (staging->slots[i].done) {
-            if (staging->slots[i].recorded)
-                driver->EventSynchronize(staging->slots[i].done);
+    for (int i = 0; i < SLOTS; i++) {
+        if (staging->slots[i].recorded)
+            driver->EventSynchronize(staging->slots[i].done);
+        if (staging->slots[i].done)
             driver->EventDestroy(staging->slots[i].done);
-        }
+        if (staging->slots[i].sent)
+            driver->EventDestroy(staging->slots[i].sent);
+    }
     if (staging->stream)
         driver->StreamDestroy(staging->stream);
     if (staging->device)
@@ -75,7 +76,9 @@ static fmk_status staging_new(struct fmk_context *ctx, struct fmk_staging **out)
         struct fmk_slot *slot = &staging->slots[i];
         slot->host = (uint8_t *)staging->host + (uint64_t)i * staging->slot_bytes;
         slot->device = staging->device + (uint64_t)i * staging->slot_bytes;
-        result = driver->EventCreate(&slot->done, CU_EVENT_DISABLE_TIMING);
+        result = driver->EventCreate(&slot->sent, CU_EVENT_DISABLE_TIMING);
+        if (!result)
+            result = driver->EventCreate(&slot->done, CU_EVENT_DISABLE_TIMING);
     }
     if (result) {
         staging_free(ctx, staging);
@@ -189,17 +192,63 @@ fmk_status fmk_stage_take(struct fmk_stage *stage, uint64_t bytes, struct fmk_st
     return FMK_OK;
 }
 
-/* ---- copies ---- */
+/* ---- copies on the device's side ---- */
 
-fmk_status fmk_stage_direct(struct fmk_stage *stage, uint64_t to, const void *from, uint64_t bytes) {
-    struct fmk_context *ctx = stage->queue->ctx;
-    return fmk_cuda_check(ctx,
-                          fmk_cuda_of(ctx)->driver->MemcpyHtoDAsync(to, from, bytes, stage->queue->native),
-                          "copying weights to the device");
+static fmk_status check_copy(struct fmk_stage *stage, CUresult result) {
+    return fmk_cuda_check(stage->queue->ctx, result, "copying weights to the device");
 }
 
-fmk_status fmk_stage_send(struct fmk_stage *stage, const struct fmk_staged *piece, uint64_t bytes) {
-    return fmk_stage_direct(stage, piece->device, piece->host, bytes);
+fmk_status fmk_stage_direct(struct fmk_stage *stage, uint64_t to, const void *from, uint64_t bytes) {
+    const struct fmk_driver *driver = fmk_cuda_of(stage->queue->ctx)->driver;
+    return check_copy(stage, driver->MemcpyHtoDAsync(to, from, bytes, stage->queue->native));
+}
+
+/* On the ring's own stream, so that slices are copied while kernels pack those before. Nobody else uses the
+ * slot: its `done` was waited for. */
+fmk_status fmk_stage_send(struct fmk_stage *stage, const struct fmk_staged *piece, const void *from,
+                          uint64_t bytes) {
+    const struct fmk_driver *driver = fmk_cuda_of(stage->queue->ctx)->driver;
+    CUstream stream = staging_of(stage)->stream;
+    CUresult result = driver->MemcpyHtoDAsync(piece->device, from, bytes, stream);
+    if (!result)
+        result = driver->EventRecord(stage->slot->sent, stream);
+    if (!result)
+        result = driver->StreamWaitEvent(stage->queue->native, stage->slot->sent, 0);
+    if (result) /* `done` would not be behind the copy */
+        driver->StreamSynchronize(stream);
+    return check_copy(stage, result);
+}
+
+/* ---- copies on the host's side ---- */
+
+/* Stores past the caches, a line at a time: lines that only the device will read need not be read first, and
+ * push nothing out. */
+void fmk_stage_copy(void *to, const void *from, size_t bytes) {
+#ifdef __SSE2__
+    enum { LINE = 64 };
+    uint8_t *out = to;
+    const uint8_t *in = from;
+    size_t head = -(uintptr_t)out % LINE;
+    head = head < bytes ? head : bytes;
+    memcpy(out, in, head);
+    size_t at = head;
+    for (; at + LINE <= bytes; at += LINE) {
+        const __m128i *next = (const __m128i *)(in + at);
+        __m128i line[4] = {_mm_loadu_si128(next), _mm_loadu_si128(next + 1), _mm_loadu_si128(next + 2),
+                           _mm_loadu_si128(next + 3)};
+        for (int i = 0; i < 4; i++)
+            _mm_stream_si128((__m128i *)(out + at) + i, line[i]);
+    }
+    memcpy(out + at, in + at, bytes - at);
+#else
+    memcpy(to, from, bytes);
+#endif
+}
+
+void fmk_stage_copied(void) {
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
 }
 
 struct run {
@@ -210,8 +259,9 @@ struct run {
 
 static void copy_task(void *arg, int64_t i) {
     const struct run *run = arg;
-    uint64_t at = (uint64_t)i * TASK;
-    memcpy(run->to + at, run->from + at, run->bytes - at < TASK ? run->bytes - at : TASK);
+    uint64_t at = (uint64_t)i * FMK_STAGE_TASK, left = run->bytes - at;
+    fmk_stage_copy(run->to + at, run->from + at, left < FMK_STAGE_TASK ? left : FMK_STAGE_TASK);
+    fmk_stage_copied();
 }
 
 fmk_status fmk_stage_upload(struct fmk_stage *stage, uint64_t to, const void *from, uint64_t bytes) {
@@ -223,7 +273,8 @@ fmk_status fmk_stage_upload(struct fmk_stage *stage, uint64_t to, const void *fr
         if (status)
             break;
         struct run run = {piece.host, (const uint8_t *)from + done, count};
-        fmk_parallel(stage->queue->ctx, copy_task, &run, (int64_t)((count + TASK - 1) / TASK));
+        fmk_parallel(stage->queue->ctx, copy_task, &run,
+                     (int64_t)((count + FMK_STAGE_TASK - 1) / FMK_STAGE_TASK));
         status = fmk_stage_direct(stage, to + done, piece.host, count);
     }
     return status;
