@@ -106,16 +106,23 @@ static inline double act_of(const fmk_linear_args *a, double gate, double up) {
     }
 }
 
-/* Relative L2 of out's rows against want [rows][width]. */
-static inline double relative_error(const struct matrix *out, const double *want) {
-    double error = 0, norm = 0;
+/* The L2 norm of `count` numbers. */
+static inline double norm_of(const double *numbers, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += numbers[i] * numbers[i];
+    return sqrt(sum);
+}
+
+/* The L2 norm of out - want [rows][width]. */
+static inline double error_norm(const struct matrix *out, const double *want) {
+    double error = 0;
     for (int64_t r = 0; r < out->rows; r++)
         for (int64_t c = 0; c < out->width; c++) {
-            double w = want[r * out->width + c], e = at(out, r, c) - w;
+            double e = at(out, r, c) - want[r * out->width + c];
             error += e * e;
-            norm += w * w;
         }
-    return sqrt(error / norm);
+    return sqrt(error);
 }
 
 /* The bound on a call's relative L2 with N(0,1) activations, on the CPU.
@@ -151,9 +158,10 @@ static inline double bound_of(uint32_t flags, fmk_dtype in, fmk_dtype out, int64
     return on_gpu() ? gpu_bound(in, out, m, k) : cpu_bound(m, k, rounding);
 }
 
-static inline void assert_close(const struct matrix *out, const double *want, double bound,
-                                const char *what) {
-    double error = relative_error(out, want);
+/* That the error is at most `bound` of `norm`. */
+static inline void assert_within(const struct matrix *out, const double *want, double norm, double bound,
+                                 const char *what) {
+    double error = error_norm(out, want) / norm;
     if (error <= bound)
         return;
     for (int64_t r = 0; r < out->rows; r++)
@@ -167,6 +175,12 @@ static inline void assert_close(const struct matrix *out, const double *want, do
             }
         }
     fail_msg("%s: relative L2 %g, bound %g", what, error, bound);
+}
+
+/* The same of what was wanted: for so many results that their norm is what it is on average. */
+static inline void assert_close(const struct matrix *out, const double *want, double bound,
+                                const char *what) {
+    assert_within(out, want, norm_of(want, out->rows * out->width), bound, what);
 }
 
 /* A context of `threads` threads, a queue, and a weight of some parts. */

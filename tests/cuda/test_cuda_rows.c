@@ -43,6 +43,7 @@ struct subject {
     struct matrix in;
     double *want; /* [MOST][n] */
     double *size; /* [n]: of the row of weights */
+    double norm;  /* of the products of one row of activations, on average over such rows */
 };
 
 static void multiply(struct subject *s, int64_t n, int64_t k) {
@@ -50,11 +51,13 @@ static void multiply(struct subject *s, int64_t n, int64_t k) {
     s->want = malloc((size_t)(MOST * n) * sizeof *s->want);
     s->size = calloc((size_t)n, sizeof *s->size);
     assert_true(x && s->want && s->size);
+    double squares = 0;
     for (int64_t j = 0; j < n; j++) {
-        for (int64_t i = 0; i < k; i++)
-            s->size[j] += s->part.values[j * k + i] * s->part.values[j * k + i];
-        s->size[j] = sqrt(s->size[j]);
+        double bias = s->part.bias ? ref_bias(&s->part, 0, j) : 0;
+        s->size[j] = norm_of(s->part.values + j * k, k);
+        squares += s->size[j] * s->size[j] + bias * bias;
     }
+    s->norm = sqrt(squares);
     for (int64_t m = 0; m < most(); m++) {
         for (int64_t i = 0; i < k; i++)
             x[i] = at(&s->in, m, i);
@@ -78,7 +81,7 @@ static double limit_of(fmk_dtype type) {
 
 /* Weights of very different rows: each row of the weight is held to its own size in the exact modes; in the
  * default mode to the largest, which sets the unit in which half precision holds the weights. Results past
- * the output's type are infinite, and nothing is not a number. */
+ * the output's type are infinite, of either sign where the slack leaves it open; nothing is not a number. */
 static void check_extremes(const struct subject *s, const struct matrix *out, bool exact, fmk_dtype in,
                            const char *what) {
     int64_t k = s->in.width;
@@ -90,7 +93,7 @@ static void check_extremes(const struct subject *s, const struct matrix *out, bo
             double want = s->want[m * out->width + j], got = at(out, m, j), limit = limit_of(out->type);
             double slack = unit * (8 * s->size[j] + fabs(want)) + (exact ? 0 : 0x1p-20 * largest) + 0x1p-24;
             bool past = fabs(want) + slack >= limit;
-            if (past && isinf(got) && got * want > 0)
+            if (past && isinf(got) && (got * want > 0 || fabs(want) <= slack))
                 continue;
             if (!(fabs(got - want) <= slack) || (fabs(want) - slack > limit))
                 fail_msg("%s, m %lld of %lld, n %lld: want %g +- %g got %g", what, (long long)m,
@@ -98,6 +101,9 @@ static void check_extremes(const struct subject *s, const struct matrix *out, bo
         }
 }
 
+/* With N(0,1) activations a result's variance is the square of its row of weights. A few results may all be
+ * nearly nothing, by cancellation that leaves the roundings of the sums where they were: errors are held to
+ * what the results are on average, where that is more. */
 static void check_call(struct bench *b, const struct subject *s, fmk_dtype out_type, int64_t m,
                        uint32_t flags, bool generous, const char *what) {
     int64_t n = s->part.part.n;
@@ -123,7 +129,8 @@ static void check_call(struct bench *b, const struct subject *s, fmk_dtype out_t
     if (what[0] == '!')
         check_extremes(s, &out, exact, s->in.type, name);
     else
-        assert_close(&out, s->want, bound_of(flags, s->in.type, out_type, m, s->in.width), name);
+        assert_within(&out, s->want, fmax(norm_of(s->want, m * n), sqrt((double)m) * s->norm),
+                      bound_of(flags, s->in.type, out_type, m, s->in.width), name);
     assert_gaps_untouched(&out);
     free_matrix(&out);
 }
