@@ -4,9 +4,9 @@
 
 #include "cuda_driver.h"
 
-/* A kernel that only reads. */
+/* A kernel that only reads, and one that copies. */
 struct reader {
-    CUfunction function;
+    CUfunction read, copy;
     uint64_t sink;
 };
 
@@ -18,6 +18,8 @@ void reader_run(const struct reader *reader, const struct gpu *gpu, uint64_t add
 
 struct floors {
     double read, copy, set; /* bytes per second; of a copy the bytes read and those written */
+    double driver_copy;     /* of cuMemcpyDtoD, which copy engines may do; copy is by it or by a kernel,
+                               whichever is faster */
     double upload;          /* bytes per second from pinned host memory */
     double product;         /* operations per second of cuBLAS at 8192 x 8192 x 8192, f16; 0: no cuBLAS */
 };

@@ -161,6 +161,10 @@ static void print_time(struct timing t) {
     printf(" %.2f | %.2f-%.2f |", 1e6 * t.median, 1e6 * t.low, 1e6 * t.high);
 }
 
+static const char *type_name(fmk_dtype type) {
+    return type == FMK_F16 ? "f16" : type == FMK_BF16 ? "bf16" : "f32";
+}
+
 /* ---- few tokens ---- */
 
 static void linear_format(struct bench *bench, const struct shape *s, const char *format) {
@@ -213,17 +217,16 @@ static void linear_format(struct bench *bench, const struct shape *s, const char
 
 void bench_linear(struct bench *bench) {
     const struct options *o = bench->options;
-    printf("us: median and tenths of a call in a graph; \"early\": with FMK_LINEAR_PDL; \"reader\": a kernel "
-           "that only "
-           "reads as many bytes; \"floor\": the larger of bytes / read rate and operations / cuBLAS rate; "
-           "GB/s of "
-           "weights and %% of the floor by the faster of both; \"x cuBLAS\": how many times as fast as "
-           "cuBLAS on f16 "
-           "weights; error: relative L2 from the reference kernel.\n\n"
-           "| weights | NxK | M | us | p10-p90 | early us | p10-p90 | reader us | early reader us | floor us "
-           "| GB/s | "
-           "of floor | cuBLAS us | x cuBLAS | error | kernel |\n"
-           "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    printf(
+        "Activations and results are %s; ggml's are f32: --type f32 is what compares with it.\n\n"
+        "us: median and tenths of a call in a graph; \"early\": with FMK_LINEAR_PDL; \"reader\": a kernel "
+        "that only reads as many bytes; \"floor\": the larger of bytes / read rate and operations / cuBLAS "
+        "rate; GB/s of weights and %% of the floor by the faster of both; \"x cuBLAS\": how many times as "
+        "fast as cuBLAS on f16 weights and activations; error: relative L2 from the reference kernel.\n\n"
+        "| weights | NxK | M | us | p10-p90 | early us | p10-p90 | reader us | early reader us | floor us "
+        "| GB/s | of floor | cuBLAS us | x cuBLAS | error | kernel |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        type_name(o->type));
     for (int i = 0; i < o->num_shapes; i++) {
         struct shape shape;
         shape_open(&shape, bench, o->shapes[i].n, o->shapes[i].k);
@@ -284,13 +287,13 @@ void bench_prefill(struct bench *bench) {
     const struct options *o = bench->options;
     if (!bench->gpu.cublas)
         quit(EXIT_REFUSED, "prefill compares with cuBLAS: put libcublas.so.13 where the loader finds it");
-    printf("\"pass\": packed weights read and f16 written, at this run's copy rate; \"bound\": cuBLAS + 1.25 "
-           "passes; "
-           "\"of sum\": our time / (cuBLAS + pass).\n\n"
-           "| weights | NxK | M | us | p10-p90 | workspace MB | us with 128 MiB | p10-p90 | cuBLAS us | pass "
-           "us | "
-           "bound us | of sum | TFLOP/s | error | kernel |\n"
-           "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    printf(
+        "Activations and results are %s. \"pass\": packed weights read and f16 written, at this run's copy "
+        "rate; \"bound\": cuBLAS + 1.25 passes; \"of sum\": our time / (cuBLAS + pass).\n\n"
+        "| weights | NxK | M | us | p10-p90 | workspace MB | us with 128 MiB | p10-p90 | cuBLAS us | pass "
+        "us | bound us | of sum | TFLOP/s | error | kernel |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        type_name(o->type));
     for (int i = 0; i < o->num_shapes; i++) {
         struct shape shape;
         shape_open(&shape, bench, o->shapes[i].n, o->shapes[i].k);

@@ -120,7 +120,7 @@ static double load_once(struct bench *bench, fmk_queue *queue, struct source *so
 
 static void load_threads(struct bench *bench, const char *format, struct source *sources, int count,
                          int threads) {
-    enum { REPEATS = 5 };
+    enum { REPEATS = 9 };
     fmk_context_desc desc = {.struct_size = sizeof desc,
                              .backend = FMK_BACKEND_CUDA,
                              .device = bench->options->device,
@@ -148,10 +148,11 @@ static void load_threads(struct bench *bench, const char *format, struct source 
     for (int i = 0; i < REPEATS; i++)
         samples[i] = load_once(bench, queue, sources, count, &packed);
     struct timing t = timing_of(samples, REPEATS);
-    printf("| %s | %d x %.0f MB | %d | %.2f | %.2f | %.2f-%.2f | %.1f | %.0f%% | %.0f | %+.0f | %+.0f |\n",
-           format, count, 1e-6 * (double)sources[0].bytes, info.threads, first, t.median, t.low, t.high,
-           1e-9 * (double)bytes / t.median, 100 * (double)bytes / t.median / bench->floors.upload,
-           1e-6 * (double)packed, 1e-6 * beside[0], 1e-6 * beside[1]);
+    printf("| %s | %d x %.0f MB | %d | %.1f | %.1f | %.1f-%.1f | %.1f | %.0f%% | %.0f | %+.0f | %+.0f |\n",
+           format, count, 1e-6 * (double)sources[0].bytes, info.threads, 1e3 * first, 1e3 * t.median,
+           1e3 * t.low, 1e3 * t.high, 1e-9 * (double)bytes / t.median,
+           100 * (double)bytes / t.median / bench->floors.upload, 1e-6 * (double)packed, 1e-6 * beside[0],
+           1e-6 * beside[1]);
     fflush(stdout);
     fmk_queue_destroy(queue);
     fmk_context_destroy(context);
@@ -161,13 +162,11 @@ void bench_load(struct bench *bench) {
     const struct options *o = bench->options;
     printf(
         "fmk_weight_create and fmk_weight_ready of %dx%d matrices from pageable host memory that was written "
-        "before; %% of this run's rate of copies from pinned memory. Beside: the most device memory that was "
-        "in "
-        "use, above what was before and the packed weights, during a context's first load (which loads the "
-        "kernels' code too) and during the next.\n\n"
-        "| weights | matrices | threads | first s | s | p10-p90 | GB/s | of upload | packed MB | beside, "
-        "first "
-        "MB | beside MB |\n"
+        "before, copied by so many threads; %% of this run's rate of copies from pinned memory. Beside: the "
+        "most device memory that was in use, above what was before and the packed weights, during the "
+        "first load of a context (with the kernels' code) and during the next.\n\n"
+        "| weights | matrices | threads | first ms | ms | p10-p90 | GB/s | of upload | packed MB | beside, "
+        "first MB | beside MB |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|\n",
         LOAD_N, LOAD_K);
     static const int each[] = {0, 1, 2, 4, 8};
