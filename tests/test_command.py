@@ -228,6 +228,9 @@ class Files(unittest.TestCase):
             self.assertRegex(line["kernel"], f"^{self.backend}\\.")
             self.assertGreater(line["us_median"], 0)
             self.assertLessEqual(line["us_p10"], line["us_p90"])
+        for word in ("f32", "bf16"):
+            answer = json.loads(ferrumk("bench", *options, "--formats", "bf16", "--type", word, "--json").stdout)
+            self.assertEqual((answer["type"], len(answer["lines"])), (word, 2))
         table = ferrumk("bench", *options, "--formats", "gptq", "--group-size", 64, "--csv").stdout
         rows = [line.split(",") for line in table.splitlines()]
         self.assertEqual(len(rows), 3)
@@ -238,6 +241,8 @@ class Files(unittest.TestCase):
         self.assertIn(self.backend + ".", text)
         answer = json.loads(ferrumk("explain", self.gguf, "--tensor", "blk.0.ffn_down", "--m", 4, "--json").stdout)
         self.assertEqual(answer["text"], text)
+        self.assertIn(self.backend + ".", ferrumk("explain", self.gguf, "--tensor", "blk.0.attn_q", "--m", 4, "--type",
+                                                  "f16").stdout)
 
 
 class Command(Files):
@@ -264,6 +269,7 @@ class Command(Files):
         self.assertIn("--backend", refusal("devices", "--backend", "abacus"))
         self.assertIn("4096", refusal("bench", "4096"))
         self.assertIn("q5_0", refusal("bench", "64x256", "--formats", "q5_0"))
+        self.assertIn("f8", refusal("bench", "64x256", "--type", "f8"))
         self.assertIn("q5_0", refusal("quantize", self.gguf, self.at("x.gguf"), "--format", "q5_0"))
         self.assertIn("--group-size", refusal("quantize", self.llama, self.at("x"), "--format", "gptq",
                                               "--group-size", "7"))

@@ -25,6 +25,7 @@ struct arguments {
     int32_t group_size, copies;
     double enough;
     bool exact, csv, json;
+    const char *type;
     struct device_options device;
 };
 
@@ -45,6 +46,7 @@ enum {
     KEY_GROUP,
     KEY_COPIES,
     KEY_SECONDS,
+    KEY_TYPE,
     KEY_EXACT,
     KEY_CSV,
     KEY_JSON
@@ -58,6 +60,7 @@ static const struct argp_option options[] = {
     {"m", KEY_M, "LIST", 0, "rows of activations (default 1,64)", 1},
     {"copies", KEY_COPIES, "C", 0, "of each weight, 1 = warm (default: three times the last-level cache)", 1},
     {"seconds", KEY_SECONDS, "S", 0, "to measure each line for, at least (default 0.3)", 1},
+    {"type", KEY_TYPE, "T", 0, "of activations and results: f32, f16 or bf16 (default f32; on a GPU f16)", 1},
     {"exact", KEY_EXACT, NULL, 0, "round no activation below float", 2},
     {"csv", KEY_CSV, NULL, 0, "comma-separated values, first line their names", 2},
     {"json", KEY_JSON, NULL, 0, "one JSON object", 2},
@@ -142,6 +145,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         a->enough = strtod(arg, &end);
         if (end == arg || *end || !(a->enough >= 0 && a->enough <= 3600))
             quit(EXIT_USAGE, "--seconds \"%s\" is not a number in 0..3600", arg);
+        return 0;
+    case KEY_TYPE:
+        type_of_name(arg);
+        a->type = arg;
         return 0;
     case KEY_EXACT:
         a->exact = true;
@@ -240,25 +247,38 @@ static void print_line(const struct arguments *a, const struct line *l, json_t *
     fflush(stdout);
 }
 
+/* Activations [m][k] of N(0,1), in the device's memory. */
+static uint64_t random_rows(struct device *device, struct device *cpu, fmk_dtype type, int64_t m, int64_t k) {
+    uint64_t size = (uint64_t)(m * k) * dtype_size(type);
+    float *values = allocate_aligned((uint64_t)(m * k) * sizeof *values);
+    void *rows = allocate_aligned(size);
+    random_normal(values, m * k, 1);
+    convert(cpu, values, FMK_F32, rows, type, m, k);
+    uint64_t memory = device_allocate(device, size);
+    device_write(device, memory, rows, size);
+    free(values);
+    free(rows);
+    return memory;
+}
+
 static void bench(const struct arguments *a, struct device *device, struct device *cpu,
                   const struct shape *shape, const char *format, json_t *list) {
     struct synthetic source;
     struct rotation rotation;
+    fmk_dtype type = type_of_name(a->type);
     synthetic_make(&source, cpu, format, shape->n, shape->k, a->group_size);
     rotation_make(&rotation, device, &source.part, a->copies);
     synthetic_free(&source);
     for (int i = 0; i < a->num_m; i++) {
         int64_t m = a->m[i];
-        uint64_t in_size = (uint64_t)(m * shape->k) * sizeof(float);
-        uint64_t in = device_allocate(device, in_size);
-        uint64_t out = device_allocate(device, (uint64_t)(m * shape->n) * sizeof(float));
-        float *rows = allocate_aligned(in_size);
-        random_normal(rows, m * shape->k, 1);
-        device_write(device, in, rows, in_size);
-        free(rows);
-        for (int c = 0; c < rotation.count; c++)
-            projection_set(&rotation.projections[c], device, rotation.weights[c], m,
-                           a->exact ? FMK_LINEAR_EXACT : 0, 0, in, out);
+        uint64_t in = random_rows(device, cpu, type, m, shape->k);
+        uint64_t out = device_allocate(device, (uint64_t)(m * shape->n) * dtype_size(type));
+        for (int c = 0; c < rotation.count; c++) {
+            struct projection *projection = &rotation.projections[c];
+            projection_set(projection, device, rotation.weights[c], m, a->exact ? FMK_LINEAR_EXACT : 0, 0, in,
+                           out);
+            projection_set_type(projection, type);
+        }
         char *kernel = projection_kernels(&rotation.projections[0]);
         struct line line = {
             .shape = shape, .format = format, .kernel = kernel, .m = m, .copies = rotation.count};
@@ -280,7 +300,7 @@ int verb_bench(int argc, char **argv) {
         options,
         parse,
         "[NxK...]",
-        "Times projections with float activations, over random weights that no call finds in the cache.\v"
+        "Times projections over random weights that no call finds in the cache.\v"
         "Without shapes or --model: llama-3.1-8b. us is the median; a tenth of the calls took less than p10, "
         "a "
         "tenth more than p90. GB/s counts the bytes of the packed weight alone.",
@@ -299,13 +319,15 @@ int verb_bench(int argc, char **argv) {
     struct device device, cpu; /* which makes the weights */
     device_open(&device, &a.device);
     device_open_cpu(&cpu, &a.device);
+    if (!a.type)
+        a.type = device.gpu ? "f16" : "f32";
     json_t *list = json_array();
     if (a.csv)
         printf("name,n,k,format,m,kernel,copies,calls,us_median,us_p10,us_p90,gb_per_s,gflop_per_s\n");
     else if (!a.json)
-        printf("%s; %s; %d threads; %s; %s\n\n%-13s %6s   %5s %-9s %4s  %-22s %9s %9s %9s %6s %8s\n",
+        printf("%s; %s; %d threads; %s, %s; %s\n\n%-13s %6s   %5s %-9s %4s  %-22s %9s %9s %9s %6s %8s\n",
                device.info.name, device.info.features, device.info.threads,
-               a.exact ? "exact" : "default mode", fmk_build_info(), "name", "N", "K", "format", "M",
+               a.exact ? "exact" : "default mode", a.type, fmk_build_info(), "name", "N", "K", "format", "M",
                "kernel", "us", "p10", "p90", "GB/s", "GFLOP/s");
     for (int s = 0; s < a.num_shapes; s++)
         for (int f = 0; f < a.num_formats; f++)
@@ -317,6 +339,7 @@ int verb_bench(int argc, char **argv) {
         json_put(object, "features", json_string(device.info.features));
         json_put(object, "threads", json_integer(device.info.threads));
         json_put(object, "exact", json_boolean(a.exact));
+        json_put(object, "type", json_string(a.type));
         json_put(object, "lines", list);
         print_json(object);
     } else {

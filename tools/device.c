@@ -62,6 +62,17 @@ const char *backend_name(fmk_backend backend) {
     return "unknown";
 }
 
+fmk_dtype type_of_name(const char *name) {
+    static const struct {
+        const char *name;
+        fmk_dtype type;
+    } types[] = {{"f32", FMK_F32}, {"f16", FMK_F16}, {"bf16", FMK_BF16}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (!strcmp(types[i].name, name))
+            return types[i].type;
+    quit(EXIT_USAGE, "--type \"%s\" is none of f32, f16, bf16", name);
+}
+
 /* What the library notices while it loads: zero points that contradict their declaration. */
 static void warn(void *user, int32_t level, const char *text) {
     (void)user;
@@ -176,6 +187,11 @@ void projection_set(struct projection *p, struct device *device, fmk_weight *wei
     };
     if (info.num_experts)
         p->args.routing = &p->routing;
+    projection_prepare(p);
+}
+
+void projection_set_type(struct projection *p, fmk_dtype type) {
+    p->args.in_type = p->args.out_type = type;
     projection_prepare(p);
 }
 

@@ -33,6 +33,9 @@ struct device {
 fmk_backend backend_of_name(const char *name);
 const char *backend_name(fmk_backend backend);
 
+/* f32, f16 or bf16 as FMK_F32 and so on, or a sentence and the end: the words of --type. */
+fmk_dtype type_of_name(const char *name);
+
 void device_open(struct device *device, const struct device_options *options);
 /* The CPU, whatever --backend says. */
 void device_open_cpu(struct device *device, const struct device_options *options);
@@ -68,6 +71,8 @@ struct projection {
  * the workspace, which all projections of a device share: set all up before running the first. */
 void projection_set(struct projection *projection, struct device *device, fmk_weight *weight, int64_t m,
                     uint32_t flags, int32_t expert, uint64_t in, uint64_t out);
+/* Of in and out, instead of float. */
+void projection_set_type(struct projection *projection, fmk_dtype type);
 /* After a change of args (an activation, gathered rows). */
 void projection_prepare(struct projection *projection);
 void projection_run(struct projection *projection);

@@ -9,13 +9,15 @@ struct arguments {
     const char *path, *tensor;
     int64_t m;
     bool exact, json;
+    fmk_dtype type;
     struct device_options device;
 };
 
-enum { KEY_TENSOR = 256, KEY_M, KEY_EXACT, KEY_JSON };
+enum { KEY_TENSOR = 256, KEY_M, KEY_TYPE, KEY_EXACT, KEY_JSON };
 static const struct argp_option options[] = {
     {"tensor", KEY_TENSOR, "NAME", 0, "the matrix, with or without .weight, .qweight or .B", 1},
     {"m", KEY_M, "M", 0, "rows of activations", 1},
+    {"type", KEY_TYPE, "T", 0, "of activations and results: f32 (default), f16 or bf16", 1},
     {"exact", KEY_EXACT, NULL, 0, "round no activation below float", 2},
     {"json", KEY_JSON, NULL, 0, "one JSON object", 2},
     {0},
@@ -25,6 +27,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct arguments *a = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
+        a->type = FMK_F32;
         state->child_inputs[0] = &a->device;
         return 0;
     case KEY_TENSOR:
@@ -32,6 +35,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_M:
         a->m = parse_number("--m", arg, 1, INT64_C(1) << 40);
+        return 0;
+    case KEY_TYPE:
+        a->type = type_of_name(arg);
         return 0;
     case KEY_EXACT:
         a->exact = true;
@@ -73,6 +79,7 @@ int verb_explain(int argc, char **argv) {
     struct projection projection;
     projection_set(&projection, &device, weight, a.m, a.exact ? FMK_LINEAR_EXACT : 0, 0, placeholder,
                    placeholder);
+    projection_set_type(&projection, a.type);
     char *text = projection_explain(&projection);
     if (a.json) {
         json_t *object = json_object();
