@@ -343,9 +343,10 @@ uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projecti
         struct fmk_call fewer = *call;
         fewer.rows = counts[i];
         struct fmk_query query = fmk_kernel_query(ctx, w, &fewer, p, 0);
-        for (int choice = 0; choice < 4; choice++) {
+        for (int choice = 0; choice < 8; choice++) {
             query.one = choice & 1;
             query.workspace = choice & 2 ? FMK_BEST_WORKSPACE : 0;
+            query.bare = choice & 4;
             paths |= 1u << fmk_kernel_choose(&query)->path;
         }
     }

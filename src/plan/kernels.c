@@ -40,8 +40,10 @@ static const char *not_for_gemm(const struct fmk_query *query) {
 static const char *not_gemm_dense(const struct fmk_query *query) {
     if (query->part->dtype != query->in_type)
         return "the weights are of another type than the activations";
-    if (query->m <= FMK_GEMM_M_DENSE)
-        return "it is no faster for so few rows";
+    if (query->m <= FMK_GEMM_M_DENSE && query->part->n * query->part->k < FMK_GEMM_WEIGHTS)
+        return "it is no faster for so few rows and weights";
+    if (query->m <= FMK_GEMM_M_DENSE && !query->bare)
+        return "bias, addend or activation would need a kernel of their own";
     return not_for_gemm(query);
 }
 
@@ -102,9 +104,9 @@ static const struct fmk_kernel rows[] = {
 #endif
     {"cpu.portable", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_portable, FMK_CUDA_NONE},
     {"cpu.reference", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_reference, FMK_CUDA_NONE},
-    {"cuda.dense.one", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_one, NULL, FMK_CUDA_ONE},
     {"cuda.dense.cublas", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, FMK_CUDA_CUBLAS, FMK_ACTS_F32,
      not_gemm_dense, NULL, FMK_CUDA_GEMM},
+    {"cuda.dense.one", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_one, NULL, FMK_CUDA_ONE},
     {"cuda.dequant.cublas", FMK_BACKEND_CUDA, 0, FMK_CUDA_CUBLAS, FMK_ACTS_F32, not_gemm_decoded, NULL,
      FMK_CUDA_DECODE_GEMM},
     {"cuda.dense.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_mma_dense, NULL,
@@ -162,6 +164,8 @@ struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fm
         .flags = call->args.flags,
         .m = call->rows,
         .one = fmk_call_one(w, call),
+        .bare = !call->args.act && !call->args.addend.handle && !call->args.m_dev.handle &&
+                !w->parts[p].bias && !call->routing.pair_weights.handle,
         .in_type = call->args.in_type,
         .route = call->routing.kind,
         .workspace = workspace < FMK_BEST_WORKSPACE ? workspace : FMK_BEST_WORKSPACE,

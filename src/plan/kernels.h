@@ -15,6 +15,7 @@ struct fmk_query {
     uint32_t flags; /* FMK_LINEAR_* */
     int64_t m;      /* rows of the product at most */
     bool one;       /* it is best done token by token */
+    bool bare;      /* nothing is to be added to the sums, or done with them */
     fmk_dtype in_type;
     fmk_route route;
     uint64_t workspace;      /* bytes that the call has */
@@ -58,8 +59,10 @@ bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *qu
 const struct fmk_kernel *fmk_kernel_choose(const struct fmk_query *query);
 
 enum {
-    /* Rows at which the choice on CUDA changes: up to so many the mma kernels are as fast as cuBLAS. */
+    /* Where the choice on CUDA changes. Of dense weights our kernels are as fast as cuBLAS up to so many rows, if the
+     * weights are not too many; of packed ones faster up to so many rows. */
     FMK_GEMM_M_DENSE = 8,
+    FMK_GEMM_WEIGHTS = 32 << 20,
     FMK_GEMM_M_DECODE = 64,
     FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
     /* A call that cuBLAS serves has room for so much at once at least. */
