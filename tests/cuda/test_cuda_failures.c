@@ -3,6 +3,7 @@
  * stays behind, the thread's context is as before, and what was made earlier still works. */
 #include "resident.h"
 
+#include "cuda/cublas.h"
 #include "cuda/driver.h"
 
 /* ---- the tables, with one entry changed ---- */
@@ -352,6 +353,34 @@ static void test_afterwards(void **state) {
     assert_nothing_left("some", 0);
 }
 
+/* cuBLAS: its functions one after the other, in whichever order its table has them. */
+static void test_cublas(void **state) {
+    (void)state;
+    enum { TABLE = 7, EXECUTION_FAILED = 13, DESTROY = 1 };
+    const void *table = fmk_cublas_open();
+    if (!table) {
+        print_message("SKIPPED: no cuBLAS\n");
+        skip();
+    }
+    for (int f = 0; f < TABLE; f++)
+        for (long call = 1; call < 100; call++) {
+            countdown = call;
+            answer = EXECUTION_FAILED;
+            undoes = f == DESTROY;
+            exchange((void *)(uintptr_t)table, (size_t)f * sizeof(entry *), counted);
+            fmk_status status = whole_life(NULL);
+            bool reached = !countdown;
+            countdown = 0;
+            put_back((void *)(uintptr_t)table, (size_t)f * sizeof(entry *));
+            assert_null(current());
+            assert_nothing_left("cuBLAS", call);
+            if (!reached)
+                break;
+            assert_int_equal(status, undoes ? FMK_OK : FMK_EDEVICE);
+        }
+    OK(whole_life(NULL));
+}
+
 /* After a sticky error everything says so, and can be destroyed. */
 static void test_lost(void **state) {
     (void)state;
@@ -426,6 +455,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_driver),
         cmocka_unit_test(test_afterwards),
+        cmocka_unit_test(test_cublas),
         cmocka_unit_test(test_lost),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
