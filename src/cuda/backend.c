@@ -92,6 +92,8 @@ static void choose_features(struct fmk_context *ctx, const char *disable) {
         ctx->features |= FMK_CUDA_SM90;
     if (!(off & FMK_CUDA_CUBLAS) && (cuda->cublas = fmk_cublas_open()))
         ctx->features |= FMK_CUDA_CUBLAS;
+    else if (!(off & FMK_CUDA_CUBLAS))
+        fmk_log(ctx, 0, "no libcublas that this driver serves was found: the library's own kernels multiply");
     ctx->features &= ~off;
     fmk_cuda_feature_names(ctx->features, ctx->info.features, sizeof ctx->info.features);
 }

@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+enum { CAPTURES_EARLY = 12030 }; /* the first driver whose graphs can hold kernels that start early */
+
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 /* Numbered as in modules.h, and in the headers of kernels/. */
@@ -121,7 +123,7 @@ fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module,
     void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, (void *)args, CU_LAUNCH_PARAM_BUFFER_SIZE, &args_size,
                      CU_LAUNCH_PARAM_END};
     CUresult result;
-    if (early && queue->ctx->features & FMK_CUDA_SM90) {
+    if (early && queue->ctx->features & FMK_CUDA_SM90 && driver->version >= CAPTURES_EARLY) {
         CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                        .value.programmaticStreamSerializationAllowed = 1};
         CUlaunchConfig config = {.gridDimX = grid.x,
