@@ -476,7 +476,7 @@ __device__ __forceinline__ Tokens find_tokens(const struct fmk_linear_kernel_arg
     }
     int32_t m = args.m;
     if (args.m_dev)
-        m = min(m, *args.m_dev);
+        m = min(m, max(*args.m_dev, 0)); /* or m - first could overflow */
     int32_t first = args.first_row + TOKENS * (int32_t)blockIdx.y;
     return Tokens{args.expert + (int32_t)blockIdx.z, first, min(TOKENS, m - first)};
 }

@@ -148,10 +148,6 @@ fmk_status fmk_cublas_prepare(struct fmk_queue *queue) {
     return FMK_OK;
 }
 
-bool fmk_cublas_ready(const struct fmk_queue *queue) {
-    return queue->device;
-}
-
 void fmk_cublas_abandon(struct fmk_queue *queue) {
     free(queue->device);
     queue->device = NULL;

@@ -18,9 +18,9 @@ struct fmk_cublas_product {
     uint64_t workspace_bytes; /* at least FMK_CUBLAS_LEAST */
 };
 
-/* Bytes of workspace with which every product works, and with which the fastest kernels can be chosen.
- * Without any, cuBLAS would use memory of the handle, which two graphs of one queue must not share. */
-enum { FMK_CUBLAS_LEAST = 64 << 10, FMK_CUBLAS_WORKSPACE = 32 << 20 };
+/* Bytes of workspace with which every product works. Without any, cuBLAS would use memory of the handle,
+ * which two graphs of one queue must not share. */
+enum { FMK_CUBLAS_LEAST = 64 << 10 };
 
 /* The process's libcublas, opened on first use; NULL where there is none. */
 const struct fmk_cublas *fmk_cublas_open(void);
@@ -28,8 +28,6 @@ const struct fmk_cublas *fmk_cublas_open(void);
 /* Makes the queue's handle unless it has one. For fmk_prepare: allocates; the caller has entered. FMK_OK also
  * where the context has no cuBLAS: then there is nothing to make. */
 fmk_status fmk_cublas_prepare(struct fmk_queue *queue);
-/* Whether fmk_cublas_gemm may be called: the context has cuBLAS and this queue was prepared. */
-bool fmk_cublas_ready(const struct fmk_queue *queue);
 /* Enqueues the product. FMK_ENOTPREPARED without a handle. For fmk_linear; the caller has entered. Which
  * kernel cuBLAS chooses depends on the shape and the workspace's size alone. */
 fmk_status fmk_cublas_gemm(struct fmk_queue *queue, const struct fmk_cublas_product *product);

@@ -15,7 +15,6 @@ struct fmk_driver {
     CUresult (*Init)(unsigned flags);
     CUresult (*DriverGetVersion)(int *version);
     CUresult (*GetErrorName)(CUresult error, const char **text);
-    CUresult (*GetErrorString)(CUresult error, const char **text);
 
     CUresult (*DeviceGet)(CUdevice *device, int ordinal);
     CUresult (*DeviceGetCount)(int *count);
@@ -27,8 +26,6 @@ struct fmk_driver {
 
     CUresult (*CtxGetCurrent)(CUcontext *context);
     CUresult (*CtxSetCurrent)(CUcontext context);
-    CUresult (*CtxPushCurrent)(CUcontext context);
-    CUresult (*CtxPopCurrent)(CUcontext *context);
     CUresult (*CtxGetDevice)(CUdevice *device);
 
     CUresult (*StreamCreate)(CUstream *stream, unsigned flags);
@@ -45,11 +42,8 @@ struct fmk_driver {
 
     CUresult (*MemAlloc)(CUdeviceptr *address, size_t bytes);
     CUresult (*MemFree)(CUdeviceptr address);
-    CUresult (*MemAllocAsync)(CUdeviceptr *address, size_t bytes, CUstream stream);
-    CUresult (*MemFreeAsync)(CUdeviceptr address, CUstream stream);
     CUresult (*MemHostAlloc)(void **address, size_t bytes, unsigned flags);
     CUresult (*MemFreeHost)(void *address);
-    CUresult (*MemGetInfo)(size_t *unused, size_t *total);
     CUresult (*MemcpyHtoDAsync)(CUdeviceptr to, const void *from, size_t bytes, CUstream stream);
     CUresult (*MemcpyDtoHAsync)(void *to, CUdeviceptr from, size_t bytes, CUstream stream);
     CUresult (*MemcpyDtoDAsync)(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream);
@@ -59,11 +53,8 @@ struct fmk_driver {
                                      CUdeviceptr address);
 
     CUresult (*ModuleLoadData)(CUmodule *module, const void *image);
-    CUresult (*ModuleLoadDataEx)(CUmodule *module, const void *image, unsigned count, CUjit_option *options,
-                                 void **values);
     CUresult (*ModuleGetFunction)(CUfunction *function, CUmodule module, const char *name);
     CUresult (*ModuleUnload)(CUmodule module);
-    CUresult (*FuncSetAttribute)(CUfunction function, CUfunction_attribute attribute, int value);
     CUresult (*LaunchKernel)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                              unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                              CUstream stream, void **params, void **extra);

@@ -62,6 +62,12 @@ static void test_large_projections(void **state) {
     (void)state;
     struct ref_rng rng = ref_rng_start("plan/large");
     struct bench b = open_bench(1);
+    fmk_context_info_t info = {.struct_size = sizeof info};
+    OK(fmk_context_info(b.ctx, &info));
+    if (!strstr(info.features, "cublas")) {
+        close_bench(&b);
+        skip();
+    }
     static const struct {
         fmk_format format;
         int64_t n, k;
@@ -80,6 +86,37 @@ static void test_large_projections(void **state) {
             fail_msg("n %lld k %lld: %s", (long long)spec.n, (long long)spec.k, text);
         free_resident(&r, &b);
     }
+    close_bench(&b);
+}
+
+/* A count on the device that is below 0 stands for 0, however far below. */
+static void test_negative_count(void **state) {
+    (void)state;
+    enum { M = 70 };
+    static const int32_t counts[] = {-1, -8, INT32_MIN, INT32_MIN + 1};
+    struct ref_rng rng = ref_rng_start("plan/negative");
+    struct bench b = open_bench(1);
+    uint64_t count = gpu_alloc(4);
+    for (int s = 0; s < NUM_SAMPLES; s++)
+        for (int i = 0; i < 4; i++) {
+            struct ref_spec spec = sample_spec(s, 64, 256);
+            struct resident r = resident_of(&b, &spec, i % 2 ? FMK_F32 : FMK_F16, FMK_F32, M, 0, &rng);
+            r.args.m_dev = (fmk_buffer){.handle = count, .size = 4};
+            gpu_free(r.args.workspace.handle);
+            resident_workspace(&r);
+            gpu_write(count, &counts[i], 4);
+            OK(fmk_prepare(b.queue, r.weight, &r.args));
+            for (r.args.m = 1; r.args.m <= M; r.args.m += 23)
+                OK(fmk_linear(b.queue, r.weight, &r.args));
+            gpu_wait(test_stream());
+            uint8_t *out = resident_out(&r);
+            for (size_t at = 0; at < r.out_size; at++)
+                if (out[at] != POISON)
+                    fail_msg("%s, *m_dev %d: byte %zu was written", samples[s].name, counts[i], at);
+            free(out);
+            free_resident(&r, &b);
+        }
+    gpu_free(count);
     close_bench(&b);
 }
 
@@ -108,9 +145,8 @@ int main(void) {
         return 77;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prepared_for_fewer),
-        cmocka_unit_test(test_best_ascends),
-        cmocka_unit_test(test_large_projections),
+        cmocka_unit_test(test_prepared_for_fewer), cmocka_unit_test(test_best_ascends),
+        cmocka_unit_test(test_large_projections),  cmocka_unit_test(test_negative_count),
         cmocka_unit_test(test_sort_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
