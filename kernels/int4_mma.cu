@@ -102,18 +102,22 @@ template <int UNITS> struct Int4 : Int4Codes<3> {
                 }
         }
 
-        __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
-                                                 const Acts (&acts)[NT], float (&)[R][NT][4]) {
-            bool first_plane = plane == 0, first = b == 0 && first_plane;
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-                sum_acts<X>(sum[n], acts[n], first);
+        __device__ __forceinline__ void multiply_rows(int b, int plane, const Slot (&slot)[R], int lane,
+                                                      const Acts (&acts)[NT]) {
 #pragma unroll
             for (int r = 0; r < R; r++) {
-                if (b % 2 == 0 && first_plane)
+                if (b % 2 == 0 && plane == 0)
                     codes[r] = slot[r].codes[b / 2][lane];
-                multiply_codes<X, NT>(codes[r], b, acts, first, acc[r]);
+                multiply_codes<X, NT>(codes[r], b, acts, b == 0 && plane == 0, acc[r]);
             }
+        }
+
+        __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
+                                                 const Acts (&acts)[NT], float (&)[R][NT][4]) {
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+                sum_acts<X>(sum[n], acts[n], b == 0 && plane == 0);
+            multiply_rows(b, plane, slot, lane, acts);
         }
 
         __device__ __forceinline__ void finish(int b, const Slot (&)[R], int, float factor,
@@ -126,7 +130,17 @@ template <int UNITS> struct Int4 : Int4Codes<3> {
         }
     };
 
-    template <class X, int R> using One = State<X, R, 1>; /* a unit's blocks share their scales */
+    /* A unit's blocks share their scales. */
+    template <class X, int R> struct One : State<X, R, 1> {
+        __device__ __forceinline__ void add_acts(const Acts &acts, bool first) {
+            sum_acts<X>(this->sum[0], acts, first);
+        }
+
+        __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
+                                                 const Acts (&acts)[1], float (&)[R][1][4]) {
+            this->multiply_rows(b, plane, slot, lane, acts);
+        }
+    };
 };
 
 /* Any group size and any type of scales: these are looked up for every 32 k. */
@@ -173,7 +187,10 @@ struct Int4Any : Int4Codes<20> {
         __device__ __forceinline__ void finish(int, const Slot (&)[R], int, float, float (&)[R][NT][4]) {}
     };
 
-    template <class X, int R> using One = State<X, R, 1>;
+    template <class X, int R> struct One : State<X, R, 1> {
+        __device__ __forceinline__ void add_acts(const Acts &, bool) {
+        } /* each block's are added with its codes */
+    };
 };
 
 extern "C" __global__ __launch_bounds__(256, 3) void int4_f16_16x8(

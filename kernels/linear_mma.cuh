@@ -232,6 +232,9 @@ template <class W, class X> struct FetchActs<W, X, 1, true> {
                                           int lane) {
         planes = count;
         column = lane / 4;
+#pragma unroll
+        for (int plane = 0; plane < X::PLANES; plane++)
+            ahead[plane] = Acts{{0, 0, 0, 0}}; /* columns without a block stay so */
         load(rows, first);
     }
 
@@ -546,8 +549,14 @@ __device__ __forceinline__ void multiply_all(const struct fmk_linear_kernel_args
                     if (shared)
                         __syncwarp(); /* lanes read what others copied */
                 }
-                if (b == 0)
+                if (b == 0) {
                     state.start(part, now, lane);
+                    if constexpr (ONE)
+#pragma unroll
+                        for (int plane = 0; plane < X::PLANES; plane++)
+                            if (plane < planes)
+                                state.add_acts(fetch.now[plane], plane == 0);
+                }
 #pragma unroll
                 for (int plane = 0; plane < X::PLANES; plane++)
                     if (plane < planes) {

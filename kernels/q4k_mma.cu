@@ -121,10 +121,13 @@ template <int UNITS> struct Q4k {
 
         __device__ __forceinline__ void start(const Part &, const Slot (&)[R], int) {}
 
+        __device__ __forceinline__ void add_acts(const Acts &acts, bool first) {
+            sum_acts<X>(sum[0], acts, first);
+        }
+
         __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
                                                  const Acts (&acts)[1], float (&)[R][1][4]) {
             bool first_plane = plane == 0, first = b == 0 && first_plane;
-            sum_acts<X>(sum[0], acts[0], first);
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 if (b % 2 == 0 && first_plane)

@@ -121,18 +121,23 @@ struct Q6k {
 
         __device__ __forceinline__ void start(const Part &, const Slot (&)[R], int) {}
 
-        __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
-                                                 const Acts (&acts)[1], float (&)[R][1][4]) {
+        __device__ __forceinline__ void add_acts(const Acts &acts, bool first) {
             const uint32_t offset[4] = {X::MINUS_32_CODES, X::MINUS_32_CODES_8, X::MINUS_32_CODES,
                                         X::MINUS_32_CODES_8};
+#pragma unroll
+            for (int step = 0; step < 2; step++)
+                if (first)
+                    mma_first<X>(base[step], offset, acts, step);
+                else
+                    mma_add<X>(base[step], offset, acts, step);
+        }
+
+        __device__ __forceinline__ void multiply(int b, int plane, const Slot (&slot)[R], int lane,
+                                                 const Acts (&acts)[1], float (&)[R][1][4]) {
             bool first_plane = plane == 0, first = b == 0 && first_plane;
 #pragma unroll
             for (int step = 0; step < 2; step++) {
                 int s = 2 * b + step;
-                if (first)
-                    mma_first<X>(base[step], offset, acts[0], step);
-                else
-                    mma_add<X>(base[step], offset, acts[0], step);
 #pragma unroll
                 for (int r = 0; r < R; r++) {
                     if (step == 0 && b % 2 == 0 && first_plane)
