@@ -232,8 +232,8 @@ typedef struct {
 /* ---- linear: descriptors --------------------------------------------------------------------- */
 
 /* Which expert serves which row. A "pair" is token * top_k + slot. On the CPU wrong offsets and pairs are
- * refused. On a device they are read when the call executes: a pair that is out of range is skipped, offsets are
- * cut to the rows that there are, and of a pair that comes twice the row is undefined. */
+ * refused. On a device they are read when the call executes: a pair that is out of range is skipped, offsets
+ * are cut to the rows that there are, and of a pair that comes twice the row is undefined. */
 typedef struct {
     uint32_t struct_size;
     fmk_route kind;
@@ -411,10 +411,10 @@ FMK_API fmk_status fmk_can_run(fmk_context *ctx, const fmk_weight_desc *desc, co
  * 1..args->m. Buffers in args are not looked at, other than which of them are present. */
 FMK_API fmk_status fmk_workspace_size(const fmk_weight *weight, const fmk_linear_args *args, uint64_t *least,
                                       uint64_t *best);
-/* Does all host-side set-up for calls of this weight, on this queue, like `max` with any m up to its own; after
- * it fmk_linear neither allocates nor waits for set-up. CUDA: loads kernels and makes the cuBLAS handle;
- * fmk_linear answers FMK_ENOTPREPARED where it was left out, and buffers that are given in `max` are checked to
- * be memory of the device. On the CPU there is nothing to do and it only checks. */
+/* Does all host-side set-up for calls of this weight, on this queue, like `max` with any m up to its own;
+ * after it fmk_linear neither allocates nor waits for set-up. CUDA: loads kernels and makes the cuBLAS
+ * handle; fmk_linear answers FMK_ENOTPREPARED where it was left out, and buffers that are given in `max` are
+ * checked to be memory of the device. On the CPU there is nothing to do and it only checks. */
 FMK_API fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *max);
 /* Enqueues one projection. Never allocates, locks a global, or reads the environment. */
 FMK_API fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *args);
@@ -425,9 +425,9 @@ FMK_API fmk_status fmk_rows(fmk_queue *queue, const fmk_weight *weight, const fm
  * used by gate/up and by down. Skipped ids are left out. */
 FMK_API fmk_status fmk_route_sort(fmk_queue *queue, const fmk_routing *ids, int64_t m, int32_t num_experts,
                                   const fmk_routing *out);
-/* Text: per part, the chosen kernel and each better one's objection; without a workspace in args, as if it were
- * large enough. Writes at most cap bytes with the
- * final 0; *needed (may be NULL) is set to the bytes that all of it takes. */
+/* Text: per part, the chosen kernel and each better one's objection; without a workspace in args, as if it
+ * were large enough. Writes at most cap bytes with the final 0; *needed (may be NULL) is set to the bytes
+ * that all of it takes. */
 FMK_API fmk_status fmk_explain(const fmk_weight *weight, const fmk_linear_args *args, char *text, size_t cap,
                                size_t *needed);
 

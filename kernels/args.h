@@ -31,8 +31,8 @@ struct fmk_linear_part {
 /* t = in . W + bias; then t += addend; out = act(t) * weight. */
 struct fmk_epilogue_args {
     void *out;
-    const void *addend;   /* or NULL */
-    const float *weights; /* by output row, or NULL */
+    const void *addend;                /* or NULL */
+    const float *weights;              /* by output row, or NULL */
     int64_t out_stride, addend_stride; /* elements */
     int32_t out_type, addend_type;     /* fmk_dtype */
     int32_t act;                       /* fmk_act; not 0 only with `glu` */
@@ -44,8 +44,8 @@ struct fmk_epilogue_args {
 struct fmk_linear_kernel_args {
     struct fmk_linear_part part[FMK_LAUNCH_PARTS];
     int32_t num_parts;
-    int32_t glu;      /* part[0] is gate, part[1] is up: a block computes the same rows of both and joins them */
-    int32_t k;        /* columns of `in` that are there */
+    int32_t glu; /* part[0] is gate, part[1] is up: a block computes the same rows of both and joins them */
+    int32_t k;   /* columns of `in` that are there */
     int32_t k_packed; /* of the weights; columns past k count as 0 */
     const void *in;
     int64_t in_stride;    /* elements, from row to row */
@@ -57,8 +57,8 @@ struct fmk_linear_kernel_args {
     const int32_t *m_dev; /* or NULL: the m really there, at most m */
     /* blockIdx.z is added to expert, and so many elements times it to in and out. */
     int64_t expert_in_stride, expert_out_stride;
-    const struct fmk_token_tile *tiles;      /* [gridDim.y], or NULL: row by row */
-    const int32_t *in_rows;  /* row of `in` of each token, or NULL: its number */
+    const struct fmk_token_tile *tiles; /* [gridDim.y], or NULL: row by row */
+    const int32_t *in_rows;             /* row of `in` of each token, or NULL: its number */
     const int32_t *out_rows; /* row of out, addend and weights of each token, or NULL: its number */
     struct fmk_epilogue_args epilogue;
 };

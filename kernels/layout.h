@@ -16,9 +16,9 @@
  *     S = 4 / chunks scales, each for 32 * chunks k; w = scale * (code - zero)
  * q4_k.t16, unit of 256 k, 2304 bytes: codes 2048 | row [16]: f16 d, f16 dmin, u8 scales[12], as in the file
  * q6_k.t16, unit of 256 k, 3360 bytes: low nibbles 2048 | high 2 x 512 | i8 scale [16 rows][16] | f16 d [16]
- *     high: of each half of 128 k, lane l reads 16 bytes at 16 l; word w (0..3) serves the half's steps 2 w and
- *     2 w + 1. Field j = 4 (step % 2) + i, at bits 2 j of the low 16 bits, is the first of pair i; at bits 16 +
- *     2 j it is the second. A weight is d * scale[k / 16] * (low + 16 high - 32). */
+ *     high: of each half of 128 k, lane l reads 16 bytes at 16 l; word w (0..3) serves the half's steps
+ *     2 w and 2 w + 1. Field j = 4 (step % 2) + i, at bits 2 j of the low 16 bits, is the first of pair i;
+ *     at bits 16 + 2 j it is the second. A weight is d * scale[k / 16] * (low + 16 high - 32). */
 #ifndef FMK_KERNELS_LAYOUT_H
 #define FMK_KERNELS_LAYOUT_H
 
@@ -39,6 +39,6 @@ enum {
 
 /* Bytes of a unit of int4.t16. */
 #define FMK_INT4_UNIT(chunks, scale_size, has_zeros)                                                         \
-    (FMK_INT4_UNIT_CODES + 4 / (chunks) * 16 * ((scale_size) + ((has_zeros) ? 1 : 0)))
+    (FMK_INT4_UNIT_CODES + 4 / (chunks)*16 * ((scale_size) + ((has_zeros) ? 1 : 0)))
 
 #endif

@@ -20,10 +20,11 @@ enum fmk_cuda_module {
     FMK_MODULES
 };
 
-/* Kernels of a module, numbered from 0; modules.c has their names in this order. */
-/* The mma modules: variant + FMK_MMA_VARIANTS where activations are bf16, or with f32 FMK_MMA_F32 + one of the first
- * two; int4: + FMK_MMA_KERNELS where chunks is not 4 or scales are f32. Dense has no variants of one token: the
- * first is FMK_MMA_16X8. */
+/* Kernels of a module, numbered from 0; modules.c has their names in this order.
+ *
+ * The mma modules: variant + FMK_MMA_VARIANTS where activations are bf16, or with f32 FMK_MMA_F32 + one of
+ * the first two; int4: + FMK_MMA_KERNELS where chunks is not 4 or scales are f32. Dense has no variants of
+ * one token: the first is FMK_MMA_16X8. */
 enum {
     FMK_MMA_16X1, /* weight rows x tokens of a block */
     FMK_MMA_32X1,
@@ -36,7 +37,6 @@ enum {
     FMK_MMA_KERNELS = FMK_MMA_F32 + 2
 };
 /* dense_one: 3 * (fmk_dtype of the weights - 1) + that of the activations - 1. */
-
 enum { /* plain: layout family + 4 * (accumulators are double); FMK_PLAIN_DENSE .. as enum fmk_family */
        FMK_PLAIN_KERNELS = 8
 };

@@ -51,7 +51,8 @@ const struct fmk_kernel *fmk_kernel_row(int32_t i);
 /* What the choice for part p of a call depends on, for `workspace` bytes. */
 struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fmk_projection *w,
                                   const struct fmk_call *call, int32_t p, uint64_t workspace);
-/* Whether tokens are better taken one by one, on CUDA: there is one, or they are spread thinly over experts. */
+/* Whether tokens are better taken one by one, on CUDA: there is one, or they are spread thinly over experts.
+ */
 bool fmk_call_one(const struct fmk_projection *w, const struct fmk_call *call);
 /* The objection of a row, written to text when it has one. */
 bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *query, char *text, size_t cap);
@@ -59,8 +60,8 @@ bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *qu
 const struct fmk_kernel *fmk_kernel_choose(const struct fmk_query *query);
 
 enum {
-    /* Where the choice on CUDA changes. Of dense weights our kernels are as fast as cuBLAS up to so many rows, if the
-     * weights are not too many; of packed ones faster up to so many rows. */
+    /* Where the choice on CUDA changes. Of dense weights our kernels are as fast as cuBLAS up to so many
+     * rows, if the weights are not too many; of packed ones faster up to so many rows. */
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_WEIGHTS = 32 << 20,
     FMK_ONE_WEIGHTS = 256 << 20, /* from which on one row is ours again */
