@@ -78,14 +78,6 @@ __device__ __forceinline__ uint4 load_stream(const void *from) {
     return v;
 }
 
-__device__ __forceinline__ uint16_t load_stream_2(const void *from) {
-    return __ldg((const unsigned short *)from);
-}
-
-__device__ __forceinline__ uint8_t load_stream_1(const void *from) {
-    return __ldg((const unsigned char *)from);
-}
-
 /* Activations, which other warps read too. Plain loads, not .nc: an earlier kernel may still be writing them
  * when this one starts. */
 __device__ __forceinline__ uint4 load_16(const void *from) {

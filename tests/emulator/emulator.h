@@ -311,12 +311,6 @@ void mma_bf16(Mma mine);
 inline uint4 load_stream(const void *from) {
     return emulator::load_aligned<uint4>(from);
 }
-inline uint16_t load_stream_2(const void *from) {
-    return emulator::load_aligned<uint16_t>(from);
-}
-inline uint8_t load_stream_1(const void *from) {
-    return emulator::load_aligned<uint8_t>(from);
-}
 inline uint4 load_16(const void *from) {
     return emulator::load_aligned<uint4>(from);
 }
@@ -326,7 +320,6 @@ inline float4 load_4_floats(const void *from) {
 inline uint2 load_8(const void *from) {
     return emulator::load_aligned<uint2>(from);
 }
-inline void prefetch(const void *) {}
 
 inline void copy_16_async(void *shared, const void *from, bool there) {
     if (reinterpret_cast<uintptr_t>(shared) % 16 || (there && reinterpret_cast<uintptr_t>(from) % 16))
