@@ -10,7 +10,7 @@
 
 #include "abi.h"
 #include "cpu/features.h"
-#include "cpu/layouts.h"
+#include "cpu/layouts/layouts.h"
 #include "formats/k_quants.h"
 #include "plan/kernels.h"
 

@@ -1,6 +1,7 @@
 /* CPU features by CPUID; the compiler's helper also asks whether the operating system saves the registers. */
 #include "features.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,11 +12,32 @@ static const struct {
     {FMK_CPU_AVX2, "avx2"},
     {FMK_CPU_FMA, "fma"},
     {FMK_CPU_F16C, "f16c"},
+    {FMK_CPU_AVX_VNNI, "avx_vnni"},
+    {FMK_CPU_AVX512_VNNI, "avx512_vnni"},
+    {FMK_CPU_AVX512_BF16, "avx512_bf16"},
+    {FMK_CPU_AMX_BF16, "amx_bf16"},
+    {FMK_CPU_AMX_INT8, "amx_int8"},
 };
 enum { WORDS = sizeof words / sizeof words[0] };
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Of CPUID leaf 7: bits of EDX, and of EAX in subleaf 1, in words that older compilers' cpuid.h lacks. */
+enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5 };
+
+/* Linux since 5.16; asked again, it answers the same. */
+static bool may_use_tiles(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+static bool has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
 
 static uint32_t detect(void) {
     uint32_t found = 0, a, b, c, d;
@@ -27,6 +49,21 @@ static uint32_t detect(void) {
         found |= FMK_CPU_FMA;
     if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
         found |= FMK_CPU_F16C;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return found;
+    uint32_t subleaves = a, leaf7 = d;
+    if (!subleaves || !__get_cpuid_count(7, 1, &a, &b, &c, &d))
+        a = 0;
+    if (a & AVX_VNNI)
+        found |= FMK_CPU_AVX_VNNI;
+    if (has_avx512() && __builtin_cpu_supports("avx512vnni"))
+        found |= FMK_CPU_AVX512_VNNI;
+    if (has_avx512() && a & AVX512_BF16)
+        found |= FMK_CPU_AVX512_BF16;
+    if (leaf7 & AMX_TILE && leaf7 & (AMX_BF16 | AMX_INT8) && may_use_tiles()) {
+        found |= leaf7 & AMX_BF16 ? FMK_CPU_AMX_BF16 : 0;
+        found |= leaf7 & AMX_INT8 ? FMK_CPU_AMX_INT8 : 0;
+    }
     return found;
 }
 #else

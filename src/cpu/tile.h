@@ -9,6 +9,9 @@
 
 #include "../plan/layout.h"
 
+/* A kernel's steps, whose loops unroll by arguments that are constants where they are called. */
+#define FMK_INLINE static inline __attribute__((always_inline))
+
 enum { FMK_TILE_M = 64, FMK_TILE_N = 64, FMK_K_BLOCK = 256 };
 
 /* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32 or the q8

@@ -9,7 +9,7 @@ enum fmk_layout_id {                            /* written into exported bytes: 
                      FMK_LAYOUT_DENSE_ROWS = 1, /* rows of f32, f16 or bf16, as in the file */
                      FMK_LAYOUT_Q4_K_ROWS = 2,  /* rows of ggml blocks, as in the file */
                      FMK_LAYOUT_Q6_K_ROWS = 3,
-                     FMK_LAYOUT_Q4_K_X8 = 4, /* eight rows interleaved: see cpu/q4k_x8.h */
+                     FMK_LAYOUT_Q4_K_X8 = 4, /* eight rows interleaved: see cpu/layouts/x8.h */
                      FMK_LAYOUT_Q6_K_X8 = 5,
                      FMK_LAYOUT_INT4_X8 = 6,
                      FMK_LAYOUT_Q4_K_T16 = 7, /* for tensor cores: see kernels/layout.h */

@@ -1,5 +1,5 @@
 /* The table of layouts, and the choice among them. */
-#include "../cpu/layouts.h"
+#include "../cpu/layouts/layouts.h"
 #include "../cuda/layouts.h"
 #include "layout_rows.h"
 

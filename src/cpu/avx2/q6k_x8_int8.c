@@ -1,8 +1,8 @@
-/* q6_k.x8 times int8 activations, AVX2. As int8_x8_avx2.h, but with a scale per 16 k, and codes of 0..63 that
+/* q6_k.x8 times int8 activations, AVX2. As int8_x8.h, but with a scale per 16 k, and codes of 0..63 that
  * stand for -32..31. The 32 is taken off in integers: a row's 16-bit sum over 16 k starts from -32 times the
  * activations' sum. On the way it may wrap, but eight products of at most 32 * 127 make 32512, so that what
  * it ends with is right. */
-#include "int8_x8_avx2.h"
+#include "int8_x8.h"
 
 enum { HALVES = 16 }; /* of 16 k in a super-block */
 

@@ -1,6 +1,6 @@
 /* Q4_K rows as in the file times int8 activations, AVX2. */
-#include "int8_rows_avx2.h"
-#include "../formats/k_quants.h"
+#include "int8_rows.h"
+#include "../../formats/k_quants.h"
 
 /* fmk_q4k_scales in registers: eight scales, then eight minima. (Through memory, an eight-byte load would
  * wait for two stores of four.) */

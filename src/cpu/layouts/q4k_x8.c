@@ -1,7 +1,7 @@
 /* q4_k.x8: Q4_K with eight rows interleaved and the 6-bit scales unpacked (x8.h). */
 #include "x8.h"
 #include "layouts.h"
-#include "../formats/k_quants.h"
+#include "../../formats/k_quants.h"
 
 static int64_t panel_bytes(int64_t k) {
     return k / FMK_SUPER_BLOCK * FMK_Q4K_X8_BLOCK; /* fits: k came from rows of 144 bytes a block */

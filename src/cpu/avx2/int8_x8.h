@@ -8,13 +8,11 @@
 #ifndef FMK_CPU_INT8_X8_AVX2_H
 #define FMK_CPU_INT8_X8_AVX2_H
 
-#include "tile.h"
-#include "x8.h"
+#include "../tile.h"
+#include "../layouts/x8.h"
 
 #include <assert.h>
 #include <immintrin.h>
-
-#define FMK_INLINE static inline __attribute__((always_inline))
 
 enum { RUN_CHUNKS = 8, MAX_T = 4, MAX_P = 2 }; /* T tokens times P panels at once */
 static_assert(RUN_CHUNKS * 32 == FMK_K_BLOCK, "the activations of a run share a step");

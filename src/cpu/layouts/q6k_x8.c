@@ -1,7 +1,7 @@
 /* q6_k.x8: Q6_K with eight rows interleaved (x8.h). */
 #include "x8.h"
 #include "layouts.h"
-#include "../formats/k_quants.h"
+#include "../../formats/k_quants.h"
 
 static int64_t panel_bytes(int64_t k) {
     return k / FMK_SUPER_BLOCK * FMK_Q6K_X8_BLOCK;

@@ -3,7 +3,7 @@
 #ifndef FMK_CPU_F32_ROWS_AVX2_H
 #define FMK_CPU_F32_ROWS_AVX2_H
 
-#include "dot_avx2.h"
+#include "dot.h"
 
 /* `decode` writes the 256 weights of the super-block at `block`, which has block_bytes. */
 FMK_INLINE void multiply_decoded(const struct fmk_tile *tile, int64_t block_bytes,

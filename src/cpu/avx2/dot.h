@@ -1,17 +1,15 @@
 /* Float dot products along k, eight k to a register, shared by the kernels of row layouts.
  *
  * An output is the sum of blocks of 256 k; a block's sum is eight lanes of 32 terms, added as a tree. By the
- * reckoning of f32_x8_avx2.h that is an error of u * sqrt(32/6) = 1.4e-7 in a block and 2.6e-7 over the 112
+ * reckoning of f32_x8.h that is an error of u * sqrt(32/6) = 1.4e-7 in a block and 2.6e-7 over the 112
  * blocks of k = 28672. */
 #ifndef FMK_CPU_DOT_AVX2_H
 #define FMK_CPU_DOT_AVX2_H
 
-#include "tile.h"
+#include "../tile.h"
 
 #include <immintrin.h>
 #include <string.h>
-
-#define FMK_INLINE static inline __attribute__((always_inline))
 
 enum { MAX_T = 4, MAX_R = 4 };
 

@@ -1,7 +1,7 @@
 /* Q6_K rows as in the file times int8 activations, AVX2. A code stands for code - 32: the 32 is taken off
  * through the sums of the activations. */
-#include "int8_rows_avx2.h"
-#include "q6k_rows_avx2.h"
+#include "int8_rows.h"
+#include "q6k_rows.h"
 
 FMK_INLINE void multiply_super_block(const uint8_t *block, const struct token_acts *acts, int64_t b,
                                      const int T, __m256 *total) {

@@ -1,5 +1,5 @@
 /* Activations to int8 with AVX2 (quantize_row.h), eight values at a time. */
-#include "quantize_row.h"
+#include "../quantize_row.h"
 
 #include <immintrin.h>
 

@@ -9,12 +9,10 @@
 #ifndef FMK_CPU_F32_X8_AVX2_H
 #define FMK_CPU_F32_X8_AVX2_H
 
-#include "tile.h"
-#include "x8.h"
+#include "../tile.h"
+#include "../layouts/x8.h"
 
 #include <immintrin.h>
-
-#define FMK_INLINE static inline __attribute__((always_inline))
 
 enum { MAX_T = 4, MAX_P = 4 };
 

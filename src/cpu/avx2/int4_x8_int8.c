@@ -1,6 +1,6 @@
 /* int4.x8 times int8 activations, AVX2. */
-#include "int8_x8_avx2.h"
-#include "int4_x8_avx2.h"
+#include "int8_x8.h"
+#include "int4_x8.h"
 
 /* Bytes of a panel between what is used and what is fetched. */
 enum { FETCH_AHEAD = 1024 };

@@ -2,7 +2,7 @@
 #ifndef FMK_CPU_INT4_X8_AVX2_H
 #define FMK_CPU_INT4_X8_AVX2_H
 
-#include "x8.h"
+#include "../layouts/x8.h"
 
 #include <immintrin.h>
 

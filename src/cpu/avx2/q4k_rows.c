@@ -1,6 +1,6 @@
 /* Q4_K rows as in the file times float activations, AVX2. */
-#include "f32_rows_avx2.h"
-#include "../formats/k_quants.h"
+#include "f32_rows.h"
+#include "../../formats/k_quants.h"
 
 /* 32 codes of one sub-block. d * scale * code is exact, so fusing changes nothing. */
 FMK_INLINE void decode_codes(__m256i codes, float scale, float min, float out[32]) {

@@ -3,12 +3,10 @@
 #ifndef FMK_CPU_INT8_ROWS_AVX2_H
 #define FMK_CPU_INT8_ROWS_AVX2_H
 
-#include "tile.h"
+#include "../tile.h"
 
 #include <immintrin.h>
 #include <string.h>
-
-#define FMK_INLINE static inline __attribute__((always_inline))
 
 /* Activations of a token, from k = 0 on. */
 struct token_acts {

@@ -1,8 +1,8 @@
 /* Rows of f32, f16 or bf16 times float activations, AVX2: dot products of 3 rows by 4 tokens (12 sums and 4
  * operands in 16 registers), or of 4 rows by 1. */
-#include "dot_avx2.h"
+#include "dot.h"
 
-#include "../abi.h"
+#include "../../abi.h"
 
 /* Rows first .. first+R-1 of the tile against `tokens` rows of x from token t on. */
 FMK_INLINE void multiply_tokens(const struct fmk_tile *tile, const fmk_dtype dtype, int64_t k, int64_t count,

@@ -2,8 +2,8 @@
  * (formats/int4_groups.h). */
 #include "x8.h"
 #include "layouts.h"
-#include "../formats/int4_groups.h"
-#include "../half.h"
+#include "../../formats/int4_groups.h"
+#include "../../half.h"
 
 static int64_t panel_bytes(const struct fmk_packed *packed) {
     int64_t chunks = packed->k_packed / 32, blocks = (chunks + packed->chunks - 1) / packed->chunks;

@@ -1,6 +1,6 @@
 /* int4.x8 times float activations, AVX2. */
-#include "f32_x8_avx2.h"
-#include "int4_x8_avx2.h"
+#include "f32_x8.h"
+#include "int4_x8.h"
 
 FMK_INLINE void decode_quad(__m256i quad, __m256 scale, __m256i zero, float out[4][8]) {
     __m256i code[4];

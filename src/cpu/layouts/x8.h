@@ -19,8 +19,8 @@
 #ifndef FMK_CPU_X8_H
 #define FMK_CPU_X8_H
 
-#include "../abi.h"
-#include "../plan/layout.h"
+#include "../../abi.h"
+#include "../../plan/layout.h"
 
 #include <string.h>
 
@@ -74,8 +74,8 @@ static inline bool fmk_x8_sizes(int64_t n, int32_t experts, int64_t panel, struc
 static inline bool fmk_x8_valid(const struct fmk_packed *packed, int64_t panel) {
     struct fmk_packed own;
     return !packed->has_zeros && fmk_x8_sizes(packed->n, packed->experts, panel, &own) &&
-           packed->stride == own.stride &&
-           packed->expert_stride == own.expert_stride && packed->bytes == own.bytes;
+           packed->stride == own.stride && packed->expert_stride == own.expert_stride &&
+           packed->bytes == own.bytes;
 }
 
 #endif

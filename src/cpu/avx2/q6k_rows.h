@@ -2,7 +2,7 @@
 #ifndef FMK_CPU_Q6K_ROWS_AVX2_H
 #define FMK_CPU_Q6K_ROWS_AVX2_H
 
-#include "../formats/k_quants.h"
+#include "../../formats/k_quants.h"
 
 #include <immintrin.h>
 

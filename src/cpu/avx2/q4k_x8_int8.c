@@ -1,5 +1,5 @@
 /* q4_k.x8 times int8 activations, AVX2. */
-#include "int8_x8_avx2.h"
+#include "int8_x8.h"
 
 FMK_INLINE __m256 load_f16x8(const uint8_t *halves) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));

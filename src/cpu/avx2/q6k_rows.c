@@ -1,6 +1,6 @@
 /* Q6_K rows as in the file times float activations, AVX2. */
-#include "f32_rows_avx2.h"
-#include "q6k_rows_avx2.h"
+#include "f32_rows.h"
+#include "q6k_rows.h"
 
 FMK_INLINE void decode_half(__m128i codes, float scale, float out[16]) {
     const __m256 middle = _mm256_set1_ps(32), factor = _mm256_set1_ps(scale);

@@ -1,5 +1,5 @@
 /* q6_k.x8 times float activations, AVX2. */
-#include "f32_x8_avx2.h"
+#include "f32_x8.h"
 
 FMK_INLINE __m256 widen_scales(const uint8_t *bytes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)bytes)));
