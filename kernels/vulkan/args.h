@@ -48,7 +48,14 @@
 #define FMK_VK_SPEC_FAMILY 8      /* plain, decode: FMK_VK_DENSE .. */
 #define FMK_VK_SPEC_DOUBLE 9 /* plain: 1: sums with the precision of double (float pairs: see plain.comp) */
 #define FMK_VK_SPEC_SUBGROUP 10 /* the subgroup size that is required of the device, or 0 */
-#define FMK_VK_SPECS 11
+#define FMK_VK_SPEC_LANES 11      /* gemv: invocations that share a row, a power of two: each has ROWS * LANES /
+                                     THREADS rows of its own, 1 .. 8 (int4: an even number) */
+#define FMK_VK_SPEC_VECTORS 12    /* gemv, gemm: 1: rows of weights begin at multiples of 16 bytes (int4: 8; q6_k:
+                                     4); else at those said below */
+#define FMK_VK_SPEC_SCALED 13     /* gemv: 1: weights are scaled before they are multiplied (for TOKENS > 2);
+                                     0: sums are. Not the same bits */
+#define FMK_VK_SPEC_NATIVE_HALF 14 /* 1: the device's own conversion of f16 keeps subnormals */
+#define FMK_VK_SPECS 15
 
 /* fmk_vk_*.types: fmk_dtype of `to`, of the addend, and fmk_act; of `from` and the weights where they are not
  * specialised. */
