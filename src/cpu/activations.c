@@ -13,6 +13,9 @@ fmk_quantize_row *fmk_quantize_row_best(uint32_t features) {
     const uint32_t avx2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C;
     if ((features & avx2) == avx2)
         return fmk_quantize_row_avx2;
+#elif defined(__aarch64__)
+    if (features & FMK_CPU_NEON)
+        return fmk_quantize_row_neon;
 #endif
     (void)features;
     return fmk_quantize_row_portable;

@@ -1,4 +1,5 @@
-/* CPU features by CPUID; the compiler's helper also asks whether the operating system saves the registers. */
+/* CPU features by CPUID, where the compiler's helper also asks whether the operating system saves the
+ * registers; on ARM by what Linux tells a process of them. */
 #include "features.h"
 
 #include <stdbool.h>
@@ -17,6 +18,9 @@ static const struct {
     {FMK_CPU_AVX512_BF16, "avx512_bf16"},
     {FMK_CPU_AMX_BF16, "amx_bf16"},
     {FMK_CPU_AMX_INT8, "amx_int8"},
+    {FMK_CPU_NEON, "neon"},
+    {FMK_CPU_DOTPROD, "dotprod"},
+    {FMK_CPU_I8MM, "i8mm"},
 };
 enum { WORDS = sizeof words / sizeof words[0] };
 
@@ -64,6 +68,19 @@ static uint32_t detect(void) {
         found |= leaf7 & AMX_BF16 ? FMK_CPU_AMX_BF16 : 0;
         found |= leaf7 & AMX_INT8 ? FMK_CPU_AMX_INT8 : 0;
     }
+    return found;
+}
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+static uint32_t detect(void) {
+    unsigned long one = getauxval(AT_HWCAP), two = getauxval(AT_HWCAP2);
+    uint32_t found = FMK_CPU_NEON;
+    if (one & HWCAP_ASIMDDP)
+        found |= FMK_CPU_DOTPROD;
+    if (one & HWCAP_ASIMDDP && two & HWCAP2_I8MM)
+        found |= FMK_CPU_I8MM;
     return found;
 }
 #else

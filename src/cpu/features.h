@@ -13,7 +13,10 @@ enum fmk_cpu_feature {
     FMK_CPU_AVX512_VNNI = 1 << 4, /* with F, BW, DQ and VL, which every CPU with it has */
     FMK_CPU_AVX512_BF16 = 1 << 5, /* with the same */
     FMK_CPU_AMX_BF16 = 1 << 6,    /* with tiles, which the operating system lets the process use */
-    FMK_CPU_AMX_INT8 = 1 << 7
+    FMK_CPU_AMX_INT8 = 1 << 7,
+    FMK_CPU_NEON = 1 << 16, /* every 64-bit ARM */
+    FMK_CPU_DOTPROD = 1 << 17,
+    FMK_CPU_I8MM = 1 << 18
 };
 
 /* The features present and enabled by the operating system, less those in `disable` (may be NULL). Asks for

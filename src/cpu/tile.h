@@ -49,6 +49,9 @@ fmk_tile_kernel fmk_dense_avx2, fmk_q4k_rows_avx2, fmk_q6k_rows_avx2; /* f32 */
 fmk_tile_kernel fmk_q4k_rows_avx2_int8, fmk_q6k_rows_avx2_int8;
 fmk_tile_kernel fmk_q4k_x8_avx2, fmk_q6k_x8_avx2, fmk_int4_x8_avx2; /* f32 */
 fmk_tile_kernel fmk_q4k_x8_avx2_int8, fmk_q6k_x8_avx2_int8, fmk_int4_x8_avx2_int8;
+/* 64-bit ARM, likewise. */
+fmk_tile_kernel fmk_dense_neon, fmk_q4k_rows_neon, fmk_q6k_rows_neon; /* f32 */
+fmk_tile_kernel fmk_q4k_x8_neon, fmk_q6k_x8_neon, fmk_int4_x8_neon;
 /* Any layout, any machine. */
 fmk_tile_kernel fmk_portable, fmk_reference;
 
@@ -57,6 +60,6 @@ enum { FMK_RATIO_MAX = 4095 };
 /* Quantizes `count` floats (a multiple of 32) into a row of acts, from k (a multiple of 256) on. */
 typedef void fmk_quantize_row(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
                               int64_t k);
-fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2;
+fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2, fmk_quantize_row_neon;
 
 #endif

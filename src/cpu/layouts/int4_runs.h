@@ -1,0 +1,22 @@
+/* Where the chunks of int4.x8 lie that share a scale (x8.h). */
+#ifndef FMK_CPU_INT4_RUNS_H
+#define FMK_CPU_INT4_RUNS_H
+
+#include "x8.h"
+
+/* Chunks in a row that share a scale: at most as many as a kernel takes at once, and as are left. */
+struct int4_run {
+    int chunks;
+    int64_t header, nibbles; /* byte offsets in the panel */
+};
+
+static inline struct int4_run int4_run_at(const struct fmk_packed *part, int64_t chunk, int64_t end,
+                                          int64_t most) {
+    int64_t size = part->dtype == FMK_F32 ? 4 : 2, header = fmk_int4_x8_header(size);
+    int64_t block = chunk / part->chunks, in_block = chunk % part->chunks;
+    int64_t start = block * (header + part->chunks * FMK_X8_CHUNK);
+    int64_t count = fmk_min(fmk_min(most, part->chunks - in_block), end - chunk);
+    return (struct int4_run){(int)count, start, start + header + in_block * FMK_X8_CHUNK};
+}
+
+#endif
