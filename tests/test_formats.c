@@ -641,23 +641,39 @@ static void test_without_data(void **state) {
 
 static void test_layout_table(void **state) {
     (void)state;
-    for (int32_t id = FMK_LAYOUT_DENSE_ROWS; id <= FMK_LAYOUT_INT4_T16; id++)
+    for (int32_t id = FMK_LAYOUT_DENSE_ROWS; id <= FMK_LAYOUT_INT4_X16; id++)
         assert_int_equal(fmk_layout_by_id(id)->id, id);
     assert_null(fmk_layout_by_id(0));
     assert_null(fmk_layout_by_id(-1));
-    assert_null(fmk_layout_by_id(FMK_LAYOUT_INT4_T16 + 1));
-    static const enum fmk_layout_id packed[] = {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_X8, FMK_LAYOUT_Q4_K_X8,
-                                                FMK_LAYOUT_Q6_K_X8},
-                                    borrowed[] = {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_X8,
-                                                  FMK_LAYOUT_Q4_K_ROWS, FMK_LAYOUT_Q6_K_ROWS},
-                                    cuda[] = {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T16,
-                                              FMK_LAYOUT_Q4_K_T16, FMK_LAYOUT_Q6_K_T16};
-    for (enum fmk_family family = FMK_FAMILY_DENSE; family <= FMK_FAMILY_Q6_K; family++) {
-        assert_int_equal(fmk_layout_choose(FMK_BACKEND_CPU, family, false)->id, packed[family]);
-        assert_int_equal(fmk_layout_choose(FMK_BACKEND_CPU, family, true)->id, borrowed[family]);
-        assert_int_equal(fmk_layout_choose(FMK_BACKEND_CUDA, family, false)->id, cuda[family]);
-        assert_int_equal(fmk_layout_choose(FMK_BACKEND_CUDA, family, true)->id, cuda[family]);
-    }
+    assert_null(fmk_layout_by_id(FMK_LAYOUT_INT4_X16 + 1));
+    static const struct {
+        fmk_backend backend;
+        uint32_t features;
+        bool borrow;
+        enum fmk_layout_id want[4]; /* [family] */
+    } choices[] = {
+        {FMK_BACKEND_CPU,
+         0,
+         false,
+         {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_X8, FMK_LAYOUT_Q4_K_X8, FMK_LAYOUT_Q6_K_X8}},
+        {FMK_BACKEND_CPU,
+         0,
+         true,
+         {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_X8, FMK_LAYOUT_Q4_K_ROWS, FMK_LAYOUT_Q6_K_ROWS}},
+        {FMK_BACKEND_CUDA,
+         0,
+         false,
+         {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T16, FMK_LAYOUT_Q4_K_T16, FMK_LAYOUT_Q6_K_T16}},
+        {FMK_BACKEND_CUDA,
+         0,
+         true,
+         {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T16, FMK_LAYOUT_Q4_K_T16, FMK_LAYOUT_Q6_K_T16}},
+    };
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++)
+        for (enum fmk_family family = FMK_FAMILY_DENSE; family <= FMK_FAMILY_Q6_K; family++)
+            assert_int_equal(
+                fmk_layout_choose(choices[i].backend, choices[i].features, family, choices[i].borrow)->id,
+                choices[i].want[family]);
 }
 
 int main(void) {

@@ -9,12 +9,15 @@ enum fmk_layout_id {                            /* written into exported bytes: 
                      FMK_LAYOUT_DENSE_ROWS = 1, /* rows of f32, f16 or bf16, as in the file */
                      FMK_LAYOUT_Q4_K_ROWS = 2,  /* rows of ggml blocks, as in the file */
                      FMK_LAYOUT_Q6_K_ROWS = 3,
-                     FMK_LAYOUT_Q4_K_X8 = 4, /* eight rows interleaved: see cpu/layouts/x8.h */
+                     FMK_LAYOUT_Q4_K_X8 = 4, /* eight rows interleaved: see cpu/layouts/panels.h */
                      FMK_LAYOUT_Q6_K_X8 = 5,
                      FMK_LAYOUT_INT4_X8 = 6,
                      FMK_LAYOUT_Q4_K_T16 = 7, /* for tensor cores: see kernels/layout.h */
                      FMK_LAYOUT_Q6_K_T16 = 8,
-                     FMK_LAYOUT_INT4_T16 = 9
+                     FMK_LAYOUT_INT4_T16 = 9,
+                     FMK_LAYOUT_Q4_K_X16 = 10, /* sixteen rows interleaved */
+                     FMK_LAYOUT_Q6_K_X16 = 11,
+                     FMK_LAYOUT_INT4_X16 = 12
 };
 
 /* In the device's memory, written when the part is packed: half precision has a smaller range than a weight.
@@ -52,6 +55,7 @@ struct fmk_layout {
     enum fmk_layout_id id;
     const char *name;  /* "q4_k.x8" */
     uint32_t backends; /* a bit per fmk_backend: whose kernels read it */
+    uint32_t needs;    /* features without which weights are not packed into it: those of its fast kernels */
     enum fmk_family family;
     bool in_place;      /* the file's own bytes: can be borrowed */
     bool range;         /* packed->range is kept */
@@ -79,7 +83,9 @@ struct fmk_layout {
 
 /* The rows of layouts.c; NULL for an unknown id. */
 const struct fmk_layout *fmk_layout_by_id(int32_t id);
-/* The layout in which a backend keeps a source: in place when borrowing is asked for and possible. */
-const struct fmk_layout *fmk_layout_choose(fmk_backend backend, enum fmk_family family, bool borrow);
+/* The layout in which a backend whose device has these features keeps a source: in place when borrowing is asked
+ * for and possible. */
+const struct fmk_layout *fmk_layout_choose(fmk_backend backend, uint32_t features, enum fmk_family family,
+                                           bool borrow);
 
 #endif
