@@ -194,6 +194,13 @@ struct fmk_vk_route_args {
     uint32_t capacity, num_tiles, tile; /* tile: entries of one at most */
 };
 
+/* copy: rows of bytes. Grid: x walks over a row's units, y over rows. */
+struct fmk_vk_copy_args {
+    uint64_t from, to, from_stride, to_stride, bytes; /* bytes of a row */
+    uint32_t rows;
+    uint32_t unit; /* 16, 4 or 1 bytes at a time: all addresses, strides and bytes are multiples of it */
+};
+
 /* route_sort: for fmk_route_sort: ids -> offsets [experts + 1], pairs. One workgroup. */
 struct fmk_vk_route_sort_args {
     uint64_t ids, offsets, pairs;
