@@ -53,6 +53,11 @@ fmk_status fmk_context_alive(const struct fmk_context *ctx) {
     return FMK_OK;
 }
 
+void fmk_context_resolve(const struct fmk_context *ctx, fmk_buffer *buffer) {
+    if (ctx->backend->address && buffer->handle)
+        buffer->handle = ctx->backend->address(ctx, buffer->handle);
+}
+
 fmk_status fmk_context_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align,
                              uint64_t *out) {
     if (!ctx->allocator.alloc)

@@ -46,7 +46,11 @@ struct fmk_backend_row {
     /* The backend's part of a queue, whose ctx and native are set. NULL: it has none. */
     fmk_status (*queue_open)(struct fmk_queue *queue);
     void (*queue_close)(struct fmk_queue *queue);
-    /* Memory for packed weights, where the caller gave no allocator. `native` is a queue's. */
+    /* Waits for what the queue has submitted. NULL: there is nothing to wait for. */
+    fmk_status (*queue_wait)(struct fmk_queue *queue);
+    /* The address of a buffer's byte 0, by the handle that callers know. NULL: that is the address. */
+    uint64_t (*address)(const struct fmk_context *ctx, uint64_t handle);
+    /* Memory for packed weights, where the caller gave no allocator: a handle. `native` is a queue's. */
     fmk_memory memory; /* what kind it is */
     fmk_status (*alloc)(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align, uint64_t *out);
     void (*release)(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size);
@@ -91,13 +95,16 @@ struct fmk_backend_row {
 
 extern const struct fmk_backend_row fmk_cpu_backend;
 extern const struct fmk_backend_row fmk_cuda_backend; /* where the library is built with it */
+extern const struct fmk_backend_row fmk_vulkan_backend;
 
 /* A context with one reference and no backend yet. */
 fmk_status fmk_context_new(struct fmk_context **out);
 void fmk_context_retain(struct fmk_context *ctx);
 /* FMK_OK, or FMK_EFORKED with its sentence. */
 fmk_status fmk_context_alive(const struct fmk_context *ctx);
-/* The caller's allocator, or the backend's own. align is a power of two. */
+/* Where the caller gave a handle, there is the address from now on. */
+void fmk_context_resolve(const struct fmk_context *ctx, fmk_buffer *buffer);
+/* The caller's allocator, or the backend's own: a handle. align is a power of two. */
 fmk_status fmk_context_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align,
                              uint64_t *out);
 void fmk_context_release(struct fmk_context *ctx, void *native, uint64_t handle, uint64_t size);

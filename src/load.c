@@ -32,7 +32,7 @@ fmk_status fmk_load_weight(fmk_weight **out, fmk_queue *queue, fmk_checkpoint *c
     fmk_part first;
     fmk_status status = fmk_context_alive(queue->ctx);
     if (!status)
-        status = fmk_weight_desc_read(&whole, &checked, &first);
+        status = fmk_weight_desc_read(queue->ctx, &whole, &checked, &first);
     if (!status)
         status = fmk_weight_pack(out, queue, &checked);
     if (!status || status == FMK_ECANCELED)

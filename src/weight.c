@@ -52,7 +52,17 @@ static fmk_status check_numbers(const fmk_weight_desc *desc) {
     return FMK_OK;
 }
 
-static fmk_status read_part(const fmk_weight_desc *desc, int32_t i, fmk_part *part) {
+/* What lies in device memory is given by a handle, and from here on by its address. */
+static void resolve(const struct fmk_context *ctx, fmk_part *part) {
+    fmk_tensor *tensors[] = {&part->qweight, &part->scales, &part->qzeros,
+                             &part->g_idx,   &part->bias,   &part->n_order};
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
+        if (tensors[i]->memory == FMK_MEM_DEVICE)
+            fmk_context_resolve(ctx, &tensors[i]->data);
+}
+
+static fmk_status read_part(const struct fmk_context *ctx, const fmk_weight_desc *desc, int32_t i,
+                            fmk_part *part) {
     uint32_t stride;
     memcpy(&stride, desc->parts, sizeof stride);
     const char *from = (const char *)desc->parts + (size_t)i * stride;
@@ -60,12 +70,16 @@ static fmk_status read_part(const fmk_weight_desc *desc, int32_t i, fmk_part *pa
     if (!status && part->struct_size != stride)
         status = fmk_fail(FMK_EINVAL, "struct_size is %u, and that of parts[0] %u; they must agree",
                           part->struct_size, stride);
-    return status ? fmk_fail_in(status, "parts[%d]", i) : FMK_OK;
+    if (status)
+        return fmk_fail_in(status, "parts[%d]", i);
+    resolve(ctx, part);
+    return FMK_OK;
 }
 
-fmk_status fmk_weight_desc_read(const fmk_weight_desc *given, fmk_weight_desc *desc, fmk_part *first) {
+fmk_status fmk_weight_desc_read(const struct fmk_context *ctx, const fmk_weight_desc *given,
+                                fmk_weight_desc *desc, fmk_part *first) {
     fmk_status status = fmk_struct_in(desc, sizeof *desc, given, "desc");
-    if (status || (status = check_numbers(desc)) || (status = read_part(desc, 0, first)))
+    if (status || (status = check_numbers(desc)) || (status = read_part(ctx, desc, 0, first)))
         return status;
     if (first->format == FMK_FORMAT_PACKED && desc->num_parts != 1)
         return fmk_fail(FMK_EINVAL, "num_parts %d: a part of format PACKED stands alone", desc->num_parts);
@@ -145,7 +159,7 @@ static fmk_status make_shape(struct build *build, bool read_data, struct fmk_pro
     shape->n = 0;
     for (int32_t i = 0; i < desc->num_parts; i++) {
         fmk_part part;
-        fmk_status status = read_part(desc, i, &part);
+        fmk_status status = read_part(build->ctx, desc, i, &part);
         if (!status) {
             status = init_source(build, i, &part, read_data);
             if (!status)
@@ -236,7 +250,9 @@ fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *
     weight->native = queue->native;
     uint32_t align = weight->ctx->backend->storage_align;
     if (desc->storage.handle) {
-        uint64_t address = desc->storage.handle + desc->storage.offset;
+        fmk_buffer given = desc->storage;
+        fmk_context_resolve(weight->ctx, &given);
+        uint64_t address = given.handle + given.offset;
         if (address % align)
             return fmk_fail(FMK_EINVAL, "storage is at address 0x%llx, which is not a multiple of %u",
                             (unsigned long long)address, align);
@@ -245,10 +261,14 @@ fmk_status fmk_weight_give_storage(struct fmk_weight *weight, struct fmk_queue *
                             (unsigned long long)desc->storage.size, (unsigned long long)size);
         weight->storage = address;
     } else {
-        fmk_status status = fmk_context_alloc(weight->ctx, queue->native, size, align, &weight->storage);
+        fmk_buffer made = {.size = size};
+        fmk_status status = fmk_context_alloc(weight->ctx, queue->native, size, align, &made.handle);
         if (status)
             return status;
+        weight->storage_handle = made.handle;
         weight->owns_storage = true;
+        fmk_context_resolve(weight->ctx, &made);
+        weight->storage = made.handle;
         if (weight->storage % align)
             return fmk_fail(FMK_EINVAL,
                             "allocator.alloc answered address 0x%llx, which is not a multiple of %u",
@@ -447,7 +467,7 @@ void fmk_weight_destroy(fmk_weight *weight, fmk_queue *queue) {
     if (ctx->backend->retire)
         ctx->backend->retire(ctx, wait ? queue : NULL, weight->pending);
     if (weight->owns_storage)
-        fmk_context_release(ctx, queue ? queue->native : weight->native, weight->storage,
+        fmk_context_release(ctx, queue ? queue->native : weight->native, weight->storage_handle,
                             weight->storage_size);
     fmk_checkpoint_release(weight->source);
     fmk_context_destroy(ctx);

@@ -17,7 +17,8 @@ struct fmk_weight {
     struct fmk_checkpoint *source; /* held while bytes of it are borrowed, else NULL */
     struct fmk_projection projection;
     fmk_part_info *infos;           /* [num_parts] */
-    uint64_t storage, storage_size; /* the packed bytes; 0 when all is borrowed */
+    uint64_t storage, storage_size; /* the packed bytes' address; 0 when all is borrowed */
+    uint64_t storage_handle;        /* what the allocator answered, where owns_storage */
     void *native;                   /* the queue's, for the allocator */
     void *pending;                  /* what the backend may still be at: its `finish` made it; or NULL */
     bool owns_storage;
@@ -35,7 +36,8 @@ bool fmk_weight_sections(const struct fmk_packed *packed, bool index, bool bias,
                          struct fmk_sections *out);
 /* The caller's descriptor, checked but for its parts, and the first of these: whether it is of format PACKED
  * decides who makes the weight. */
-fmk_status fmk_weight_desc_read(const fmk_weight_desc *given, fmk_weight_desc *desc, fmk_part *first);
+fmk_status fmk_weight_desc_read(const struct fmk_context *ctx, const fmk_weight_desc *given,
+                                fmk_weight_desc *desc, fmk_part *first);
 /* The shape and the storage of a weight made of files' parts, without making it; read_data: what depends on
  * the data too. shape->parts [num_parts] is the caller's to free, also on failure; no pointer in it is set.
  */

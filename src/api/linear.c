@@ -12,7 +12,7 @@
 fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *args) {
     struct fmk_call call;
     fmk_status status = fmk_weight_check(queue, weight);
-    if (status || (status = fmk_call_check(&weight->projection, args, true, &call)))
+    if (status || (status = fmk_call_check(queue->ctx, &weight->projection, args, true, &call)))
         return status;
     return queue->ctx->backend->linear(queue, &weight->projection, &call);
 }
@@ -22,7 +22,7 @@ fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const fmk_lin
     fmk_status status = fmk_weight_check(queue, weight);
     if (!status && !max)
         status = fmk_fail(FMK_EINVAL, "max is NULL");
-    if (status || (status = fmk_call_check(&weight->projection, max, false, &call)))
+    if (status || (status = fmk_call_check(queue->ctx, &weight->projection, max, false, &call)))
         return status;
     const struct fmk_backend_row *backend = queue->ctx->backend;
     return backend->prepare ? backend->prepare(queue, &weight->projection, &call) : FMK_OK;
@@ -34,7 +34,7 @@ fmk_status fmk_workspace_size(const fmk_weight *weight, const fmk_linear_args *a
         return fmk_fail(FMK_EINVAL, "%s is NULL", !weight ? "weight" : !least ? "least" : "best");
     struct fmk_call call;
     *least = *best = 0;
-    fmk_status status = fmk_call_check(&weight->projection, args, false, &call);
+    fmk_status status = fmk_call_check(weight->ctx, &weight->projection, args, false, &call);
     if (!status)
         weight->ctx->backend->workspace(weight->ctx, &weight->projection, &call, least, best);
     return status;
@@ -46,7 +46,7 @@ fmk_status fmk_can_run(fmk_context *ctx, const fmk_weight_desc *desc, const fmk_
     fmk_weight_desc d;
     fmk_part first;
     fmk_status status = fmk_context_alive(ctx);
-    if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
+    if (status || (status = fmk_weight_desc_read(ctx, desc, &d, &first)))
         return status;
     if (first.format == FMK_FORMAT_PACKED)
         return fmk_fail(FMK_EINVAL,
@@ -57,7 +57,7 @@ fmk_status fmk_can_run(fmk_context *ctx, const fmk_weight_desc *desc, const fmk_
     uint64_t storage;
     status = fmk_weight_shape(ctx, &d, false, &shape, &storage);
     if (!status)
-        status = fmk_call_check(&shape, args, false, &call);
+        status = fmk_call_check(ctx, &shape, args, false, &call);
     free(shape.parts);
     return status;
 }
@@ -102,7 +102,7 @@ fmk_status fmk_explain(const fmk_weight *weight, const fmk_linear_args *args, ch
     if (!weight || (!out && cap))
         return fmk_fail(FMK_EINVAL, "%s is NULL", weight ? "text" : "weight");
     struct fmk_call call;
-    fmk_status status = fmk_call_check(&weight->projection, args, false, &call);
+    fmk_status status = fmk_call_check(weight->ctx, &weight->projection, args, false, &call);
     if (status)
         return status;
     struct text text = {out, cap, 0};
@@ -152,8 +152,12 @@ fmk_status fmk_route_sort(fmk_queue *queue, const fmk_routing *ids, int64_t m, i
     fmk_status status = fmk_context_alive(queue->ctx);
     if (status || (status = fmk_struct_in(&from, sizeof from, ids, "ids")) ||
         (status = fmk_struct_in(&to, sizeof to, out, "out")) ||
-        (status = check_sort_ids(&from, m, num_experts)) ||
-        (status = check_integers("ids.ids", &from.ids, m * from.top_k)) ||
+        (status = check_sort_ids(&from, m, num_experts)))
+        return status;
+    fmk_context_resolve(queue->ctx, &from.ids);
+    fmk_context_resolve(queue->ctx, &to.offsets);
+    fmk_context_resolve(queue->ctx, &to.pairs);
+    if ((status = check_integers("ids.ids", &from.ids, m * from.top_k)) ||
         (status = check_integers("out.offsets", &to.offsets, num_experts + 1)) ||
         (status = check_integers("out.pairs", &to.pairs, m * from.top_k)))
         return status;

@@ -14,7 +14,7 @@ fmk_status fmk_weight_create(fmk_weight **out, fmk_queue *queue, const fmk_weigh
     fmk_weight_desc d;
     fmk_part first;
     fmk_status status = fmk_context_alive(queue->ctx);
-    if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
+    if (status || (status = fmk_weight_desc_read(queue->ctx, desc, &d, &first)))
         return status;
     if (queue->ctx->backend->check_queue && (status = queue->ctx->backend->check_queue(queue)))
         return status;
@@ -31,7 +31,7 @@ fmk_status fmk_weight_storage(fmk_context *ctx, const fmk_weight_desc *desc, uin
     fmk_weight_desc d;
     fmk_part first;
     fmk_status status = fmk_context_alive(ctx);
-    if (status || (status = fmk_weight_desc_read(desc, &d, &first)))
+    if (status || (status = fmk_weight_desc_read(ctx, desc, &d, &first)))
         return status;
     if (first.format == FMK_FORMAT_PACKED)
         return fmk_packed_storage(ctx, &d, &first, size);
@@ -101,7 +101,7 @@ static fmk_status check_rows(const struct fmk_projection *w, const char *name, c
                  !fmk_mul(bytes, fmk_dtype_size(type), &bytes)))
         return fmk_fail(FMK_EINVAL, "out_stride %lld: %lld rows of it do not fit in memory",
                         (long long)*stride, (long long)rows);
-    if (!out || !out->handle)
+    if (!out->handle)
         return fmk_fail(FMK_EINVAL, "%s is absent", name);
     if ((out->handle + out->offset) % (uint64_t)fmk_dtype_size(type))
         return fmk_fail(FMK_EINVAL, "%s is at address 0x%llx, which is not a multiple of %lld", name,
@@ -125,10 +125,12 @@ fmk_status fmk_weight_dequantize(fmk_queue *queue, const fmk_weight *weight, int
     if (status)
         return status;
     const struct fmk_projection *w = &weight->projection;
+    fmk_buffer to = out ? *out : (fmk_buffer){0};
+    fmk_context_resolve(queue->ctx, &to);
     if ((status = check_expert(w, expert)) ||
-        (status = check_rows(w, "out", out, out_type, w->n, &out_stride)))
+        (status = check_rows(w, "out", &to, out_type, w->n, &out_stride)))
         return status;
-    return queue->ctx->backend->dequantize(queue, w, expert, fmk_pointer(*out), out_type, out_stride);
+    return queue->ctx->backend->dequantize(queue, w, expert, fmk_pointer(to), out_type, out_stride);
 }
 
 fmk_status fmk_rows(fmk_queue *queue, const fmk_weight *weight, const fmk_rows_args *args) {
@@ -143,6 +145,8 @@ fmk_status fmk_rows(fmk_queue *queue, const fmk_weight *weight, const fmk_rows_a
         return fmk_fail(FMK_EINVAL, "m %lld is not in 0..%d", (long long)a.m, INT32_MAX);
     if (!a.m)
         return FMK_OK;
+    fmk_context_resolve(queue->ctx, &a.ids);
+    fmk_context_resolve(queue->ctx, &a.out);
     if (!a.ids.handle || (a.ids.handle + a.ids.offset) % 4)
         return fmk_fail(FMK_EINVAL, "ids is %s; i32 [m] is required", a.ids.handle ? "misaligned" : "absent");
     if (a.ids.size && a.ids.size / 4 < (uint64_t)a.m)

@@ -275,8 +275,17 @@ static fmk_status check_buffers(const struct fmk_projection *w, const struct fmk
     return FMK_OK;
 }
 
-fmk_status fmk_call_check(const struct fmk_projection *w, const fmk_linear_args *args, bool buffers,
-                          struct fmk_call *call) {
+static void resolve(const struct fmk_context *ctx, struct fmk_call *call) {
+    fmk_linear_args *a = &call->args;
+    fmk_routing *r = &call->routing;
+    fmk_buffer *buffers[] = {&a->in,        &a->out, &a->addend,  &a->in_rows, &a->m_dev,
+                             &a->workspace, &r->ids, &r->offsets, &r->pairs,   &r->pair_weights};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        fmk_context_resolve(ctx, buffers[i]);
+}
+
+fmk_status fmk_call_check(const struct fmk_context *ctx, const struct fmk_projection *w,
+                          const fmk_linear_args *args, bool buffers, struct fmk_call *call) {
     memset(call, 0, sizeof *call);
     fmk_linear_args *a = &call->args;
     fmk_status status = fmk_struct_in(a, sizeof *a, args, "args");
@@ -289,6 +298,8 @@ fmk_status fmk_call_check(const struct fmk_projection *w, const fmk_linear_args 
         return status;
     if ((status = check_routing(w, a, a->routing, call)) || (status = check_epilogue(w, call)))
         return status;
+    if (buffers && a->m && ctx->backend->address)
+        resolve(ctx, call);
     if (a->in_rows.handle && call->routing.kind != FMK_ROUTE_NONE)
         return fmk_fail(FMK_EINVAL, "in_rows goes with dense calls; routing has its own gather");
     int64_t addend_width = call->reduce ? call->width : w->n;

@@ -2,6 +2,7 @@
 #ifndef FMK_PLAN_CALL_H
 #define FMK_PLAN_CALL_H
 
+#include "../context.h"
 #include "projection.h"
 
 struct fmk_call {
@@ -14,9 +15,10 @@ struct fmk_call {
     bool reduce;            /* FMK_LINEAR_REDUCE_TOP_K */
 };
 
-/* Checks args against the weight. With `buffers` the addresses, sizes, alignment and overlap too (but for
- * the workspace's size, which depends on the plan); without, only which of them are present matters. */
-fmk_status fmk_call_check(const struct fmk_projection *w, const fmk_linear_args *args, bool buffers,
-                          struct fmk_call *call);
+/* Checks args against the weight. With `buffers` the addresses, into which handles that `ctx` knows are
+ * turned, sizes, alignment and overlap too (but for the workspace's size, which depends on the plan);
+ * without, only which of them are present matters, and ctx may be NULL. */
+fmk_status fmk_call_check(const struct fmk_context *ctx, const struct fmk_projection *w,
+                          const fmk_linear_args *args, bool buffers, struct fmk_call *call);
 
 #endif

@@ -71,7 +71,7 @@ static bool random_call(struct fmk_call *call, const struct fmk_projection *w, s
         routing.top_k = 1 + (int32_t)ref_below(rng, 9);
         routing.expert_out_stride = args.m * w->n;
     }
-    return !fmk_call_check(w, &args, false, call);
+    return !fmk_call_check(NULL, w, &args, false, call);
 }
 
 /* ---- a slab's arrays ---- */
