@@ -1,0 +1,89 @@
+/* How fast weights are packed, beside memcpy of as many bytes, and how large they become. */
+#include "cpu_threads.h"
+#include "tool.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REPETITIONS = 5 };
+
+/* Seconds of fmk_weight_create; into memory of the library's own that nobody has touched, or of ours that is
+ * warm. */
+static struct timed create_time(const struct device *device, const fmk_part *part, fmk_buffer storage) {
+    double samples[REPETITIONS];
+    fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = part, .num_parts = 1, .storage = storage};
+    for (int i = 0; i < REPETITIONS; i++) {
+        fmk_weight *weight;
+        double before = seconds();
+        check(fmk_weight_create(&weight, device->queue, &desc), "fmk_weight_create");
+        samples[i] = seconds() - before;
+        fmk_weight_destroy(weight, device->queue);
+    }
+    return timed_of(samples, REPETITIONS);
+}
+
+static void line(struct bench *bench, const struct device *device, const struct bench_peer_source *source) {
+    const struct ceilings *ceilings = &bench->ceilings[bench->stage];
+    const double file = (double)source_bytes(source);
+    fmk_part part = source_part(source);
+    fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = &part, .num_parts = 1};
+    uint64_t size, align;
+    check(fmk_weight_storage(device->context, &desc, &size, &align), "fmk_weight_storage");
+    fmk_buffer storage = {.handle = (uintptr_t)allocate_aligned(size), .size = size};
+    memset((void *)(uintptr_t)storage.handle, 1, size);
+    const struct {
+        const char *name;
+        struct timed time;
+        double copy;
+    } ways[] = {
+        {"pack", create_time(device, &part, storage), ceilings->copy},
+        {"pack to untouched pages", create_time(device, &part, (fmk_buffer){0}), ceilings->copy_fresh},
+    };
+    free((void *)(uintptr_t)storage.handle);
+    printf("| %s | %.3f |", source->format, (double)size / file);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        double rate = file / ways[i].time.least;
+        printf(" %.2f |", 1e-9 * rate);
+        if (ways[i].copy > 0)
+            printf(" %.0f %% |", 100 * rate / ways[i].copy);
+        else
+            printf(" |");
+        result_add(bench, (struct result){.record = "load",
+                                          .format = source->format,
+                                          .name = ways[i].name,
+                                          .threads = bench->threads,
+                                          .n = source->n,
+                                          .k = source->k,
+                                          .time = ways[i].time,
+                                          .bytes = size,
+                                          .file_bytes = source_bytes(source),
+                                          .error = -1,
+                                          .outlier_error = -1,
+                                          .rate = rate});
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+void bench_load(struct bench *bench) {
+    const struct options *o = bench->options;
+    const struct shape shape = {o->load_rows, 4096};
+    struct device device;
+    struct device_options options = {.backend = "cpu", .threads = bench->threads, .disable = o->disable};
+    printf("### Packing %" PRId64 " x %" PRId64 ", %" PRId32
+           " thread%s\n\nGB/s of the file's bytes, the best of %d "
+           "times, and what share that is of memcpy's rate.\n\n| format | packed / file | to memory in use | "
+           "| to "
+           "untouched pages | |\n|---|---|---|---|---|---|\n",
+           shape.n, shape.k, bench->threads, bench->threads > 1 ? "s" : "", REPETITIONS);
+    device_open(&device, &options);
+    for (int f = 0; f < o->num_formats; f++) {
+        struct bench_peer_source source;
+        source_make(&source, bench, o->formats[f], shape);
+        line(bench, &device, &source);
+        source_free(&source);
+    }
+    device_close(&device);
+    printf("\n");
+}
