@@ -121,11 +121,17 @@ static int64_t num_steps(int64_t k) {
 static struct fmk_acts allocate_q8(int64_t rows, int64_t k) {
     uint64_t chunks = (uint64_t)(rows * (k / 32));
     return (struct fmk_acts){.k = k,
+                             .blocks =
+                                 allocate((uint64_t)(rows * num_steps(k)) * sizeof(struct fmk_acts_block)),
                              .q = allocate(chunks * 32),
                              .step = allocate((uint64_t)(rows * num_steps(k)) * 4),
                              .ratio = allocate(chunks * 4),
                              .sum16 = allocate(chunks * 8),
                              .sum32 = allocate(chunks * 4)};
+}
+
+static const struct fmk_acts_block *block_at(const struct fmk_acts *acts, int64_t row, int64_t k) {
+    return &acts->blocks[row * num_steps(acts->k) + k / FMK_K_BLOCK];
 }
 
 /* The scale of position k of a row. */
@@ -134,7 +140,21 @@ static double scale_at(const struct fmk_acts *acts, int64_t row, int64_t k) {
            acts->ratio[(row * acts->k + k) / 32][k % 4 / 2];
 }
 
+/* What a row of this form holds at position k. */
+static double value_at(const struct fmk_acts *acts, enum fmk_acts_form form, int64_t row, int64_t k) {
+    if (form == FMK_ACTS_F32)
+        return acts->f32[row * acts->k + k];
+    if (form == FMK_ACTS_Q8)
+        return acts->q[row * acts->k + k] * scale_at(acts, row, k);
+    const struct fmk_acts_block *block = block_at(acts, row, k);
+    return block->q[k % FMK_K_BLOCK] * (double)block->scale[k % FMK_K_BLOCK / 16];
+}
+
+static fmk_quantize_row *const portable[] = {
+    [FMK_ACTS_Q8] = fmk_quantize_row_portable, [FMK_ACTS_Q8_BLOCKS] = fmk_quantize_blocks_portable};
+
 static void free_q8(struct fmk_acts *acts) {
+    free(acts->blocks);
     free(acts->q);
     free(acts->step);
     free(acts->ratio);
@@ -150,10 +170,11 @@ static void make_activations(struct activations *a, const struct packed_weight *
     a->acts = allocate_q8(MOST, k);
     for (int64_t i = 0; i < MOST * k; i++)
         a->f32[i] = i % k < w->packed.k_packed && k_at(w, 0, i % k) >= 0 ? (float)ref_normal(rng) : 0;
-    for (int64_t t = 0; t < MOST; t++)
-        fmk_quantize_row_portable(a->f32 + t * k, k, &a->acts, t, 0);
+    a->acts.f32 = a->f32;
+    for (int64_t t = 0; t < MOST && form != FMK_ACTS_F32; t++)
+        portable[form](a->f32 + t * k, k, &a->acts, t, 0);
     for (int64_t i = 0; i < MOST * k; i++)
-        a->used[i] = form == FMK_ACTS_F32 ? a->f32[i] : a->acts.q[i] * scale_at(&a->acts, i / k, i % k);
+        a->used[i] = value_at(&a->acts, form, i / k, i % k);
     if (form == FMK_ACTS_F32) {
         free_q8(&a->acts);
         a->acts = (struct fmk_acts){.k = k, .f32 = a->f32};
@@ -271,8 +292,8 @@ static void check_nan(const struct fmk_kernel *kernel, const struct packed_weigh
         at = ref_below(rng, w->packed.k_packed);
     while (k_at(w, 0, at) < 0);
     a->f32[BAD * k + at] = NAN;
-    if (kernel->acts == FMK_ACTS_Q8)
-        fmk_quantize_row_portable(a->f32 + BAD * k, k, &a->acts, BAD, 0);
+    if (kernel->acts != FMK_ACTS_F32)
+        portable[kernel->acts](a->f32 + BAD * k, k, &a->acts, BAD, 0);
     run_tile(kernel, w, a, 0, 0, TOKENS, out);
     for (int t = 0; t < TOKENS; t++)
         for (int64_t r = 0; r < fmk_min(FMK_TILE_N, w->packed.n); r++)
@@ -450,7 +471,7 @@ static void test_accuracy(void **state) {
             if (!serves(kernel, layout))
                 continue;
             double error = relative_error(kernel, layout, &specs[layout->family], &rng);
-            double bound = kernel->acts == FMK_ACTS_Q8 ? 6e-3 : 1e-6;
+            double bound = kernel->acts == FMK_ACTS_F32 ? 1e-6 : 6e-3;
             print_message("%-24s %-12s k 28672: %.2e\n", kernel->name, layout->name, error);
             if (!(error <= bound))
                 fail_msg("%s on %s: relative L2 %.3g is above %.3g", kernel->name, layout->name, error,
@@ -589,18 +610,22 @@ static void test_valid(void **state) {
 
 /* ---- quantizing activations ---- */
 
-/* 32 values: what rounding may do to them, and their sums. */
+/* What rounding may do to a value: half a scale, and the rounding of a few operations. What is too small for
+ * a scale is zero. */
+static void check_rounding(float x, int8_t q, double scale, double least) {
+    assert_in_range(q + 127, 0, 254);
+    assert_true(fabs(x - q * scale) <= (0.5 + 127 * 8 * 0x1p-24) * scale + least);
+}
+
+/* 32 values and their sums. */
 static void check_32(const float *x, const struct fmk_acts *acts, int64_t k) {
     float step = acts->step[k / FMK_K_BLOCK];
     double amax[2] = {0, 0}, sum[2] = {0, 0};
     for (int i = 0; i < 32; i++) {
-        double scale = scale_at(acts, 0, k + i);
         int8_t q = acts->q[k + i];
         amax[i % 4 / 2] = fmax(amax[i % 4 / 2], fabs(x[i]));
         sum[i / 16] += q * acts->ratio[k / 32][i % 4 / 2];
-        assert_in_range(q + 127, 0, 254);
-        /* half a scale, and the rounding of a few operations; what is too small for a step is zero */
-        assert_true(fabs(x[i] - q * scale) <= (0.5 + 127 * 8 * 0x1p-24) * scale + 0x1p-106);
+        check_rounding(x[i], q, scale_at(acts, 0, k + i), 0x1p-106);
     }
     for (int g = 0; g < 2; g++) { /* the least multiple of the step that the largest fits, or the next */
         int16_t ratio = acts->ratio[k / 32][g];
@@ -629,6 +654,33 @@ static void check_256(const float *x, int64_t count, const struct fmk_acts *acts
         check_32(x + i, acts, k + i);
 }
 
+/* 16 values of a block, which share a scale; answers their sum. */
+static float check_16(const float *x, const struct fmk_acts_block *block, int64_t at) {
+    double amax = 0, sum = 0;
+    float scale = block->scale[at / 16];
+    for (int i = 0; i < 16; i++) {
+        amax = isfinite(x[i]) ? fmax(amax, fabs(x[i])) : INFINITY;
+        sum += block->q[at + i];
+    }
+    assert_true(block->start[at / 16] == -32 * sum);
+    if (isinf(amax)) {
+        assert_true(isnan(scale) && sum == 0);
+        return scale;
+    }
+    assert_true(fabs(scale * 127.0 - amax) <= amax * 0x1p-24 || (amax < 0x1p-100 && scale == 0));
+    for (int i = 0; i < 16; i++)
+        check_rounding(x[i], block->q[at + i], scale, 0x1p-100);
+    return scale * (float)sum;
+}
+
+static void check_block(const float *x, int64_t count, const struct fmk_acts_block *block) {
+    for (int64_t i = 0; i < count; i += 32) {
+        float want = check_16(x + i, block, i) + check_16(x + i + 16, block, i + 16),
+              got = block->sum[i / 32];
+        assert_true(got == want || (isnan(got) && isnan(want)));
+    }
+}
+
 static void check_same(const struct fmk_acts *a, const struct fmk_acts *b) {
     size_t chunks = (size_t)(a->k / 32);
     assert_memory_equal(a->q, b->q, chunks * 32);
@@ -636,6 +688,17 @@ static void check_same(const struct fmk_acts *a, const struct fmk_acts *b) {
     assert_memory_equal(a->ratio, b->ratio, chunks * 4);
     assert_memory_equal(a->sum16, b->sum16, chunks * 8);
     assert_memory_equal(a->sum32, b->sum32, chunks * 4);
+}
+
+static void check_same_blocks(const struct fmk_acts *a, const struct fmk_acts *b) {
+    for (int64_t k = 0; k < a->k; k += FMK_K_BLOCK) {
+        const struct fmk_acts_block *p = block_at(a, 0, k), *q = block_at(b, 0, k);
+        size_t count = (size_t)fmk_min(FMK_K_BLOCK, a->k - k);
+        assert_memory_equal(p->q, q->q, count);
+        assert_memory_equal(p->scale, q->scale, count / 4);
+        assert_memory_equal(p->start, q->start, count / 4);
+        assert_memory_equal(p->sum, q->sum, count / 8);
+    }
 }
 
 /* Rows of 4000: the last step has 160 values. From 2^-128 to 2^126, and within 256 from 1 to 2^-16. */
@@ -654,18 +717,25 @@ static void test_quantize_row(void **state) {
         x[1536 + i] = (float)(i % 16) - 7.5f;
     for (int i = 0; i < 256; i += 16)
         x[1536 + i] = 127;
-    struct fmk_acts acts = allocate_q8(1, K);
-    fmk_quantize_row_portable(x, K, &acts, 0, 0);
-    for (int64_t k = 0; k < K; k += FMK_K_BLOCK)
-        check_256(x + k, fmk_min(FMK_K_BLOCK, K - k), &acts, k);
-    fmk_quantize_row *best = fmk_quantize_row_best(fmk_cpu_features(NULL));
-    if (best == fmk_quantize_row_portable)
-        print_message("skipped: this machine has no other quantizer\n");
-    struct fmk_acts wide = allocate_q8(1, K);
-    best(x, K / 512 * 512, &wide, 0, 0);
-    best(x + K / 512 * 512, K % 512, &wide, 0, K / 512 * 512);
-    check_same(&acts, &wide);
-    free_q8(&wide);
+    struct fmk_acts acts = allocate_q8(1, K), fast = allocate_q8(1, K);
+    for (enum fmk_acts_form form = FMK_ACTS_Q8; form <= FMK_ACTS_Q8_BLOCKS; form++) {
+        portable[form](x, K, &acts, 0, 0);
+        for (int64_t k = 0; k < K; k += FMK_K_BLOCK)
+            if (form == FMK_ACTS_Q8)
+                check_256(x + k, fmk_min(FMK_K_BLOCK, K - k), &acts, k);
+            else
+                check_block(x + k, fmk_min(FMK_K_BLOCK, K - k), block_at(&acts, 0, k));
+        fmk_quantize_row *best = fmk_quantize_row_best(form, fmk_cpu_features(NULL));
+        if (best == portable[form])
+            print_message("skipped: this machine has no other quantizer of form %d\n", form);
+        best(x, K / 512 * 512, &fast, 0, 0);
+        best(x + K / 512 * 512, K % 512, &fast, 0, K / 512 * 512);
+        if (form == FMK_ACTS_Q8)
+            check_same(&acts, &fast);
+        else
+            check_same_blocks(&acts, &fast);
+    }
+    free_q8(&fast);
     free_q8(&acts);
 }
 

@@ -5,10 +5,22 @@
 #include "../floats.h"
 #include "../half.h"
 #include "features.h"
+#include "layouts/x16.h"
 
 enum { ALIGN = 64 };
 
-fmk_quantize_row *fmk_quantize_row_best(uint32_t features) {
+static fmk_quantize_row *best_of_blocks(uint32_t features) {
+#if defined(__x86_64__)
+    if (!(FMK_X16_NEEDS & ~features))
+        return fmk_quantize_blocks_avx512;
+#endif
+    (void)features;
+    return fmk_quantize_blocks_portable;
+}
+
+fmk_quantize_row *fmk_quantize_row_best(enum fmk_acts_form form, uint32_t features) {
+    if (form == FMK_ACTS_Q8_BLOCKS)
+        return best_of_blocks(features);
 #if defined(__x86_64__)
     const uint32_t avx2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C;
     if ((features & avx2) == avx2)
@@ -44,6 +56,10 @@ int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
         acts->f32 = (float *)base;
         return fmk_round_up(rows * k * 4, ALIGN);
     }
+    if (slot->form == FMK_ACTS_Q8_BLOCKS) {
+        acts->blocks = (struct fmk_acts_block *)base;
+        return rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK) * (int64_t)sizeof *acts->blocks;
+    }
     acts->q = (int8_t *)take(&at, base, rows * k);
     acts->step = (float *)take(&at, base, rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK) * 4);
     acts->ratio = (int16_t(*)[2])take(&at, base, rows * (k / 32) * 4);
@@ -76,7 +92,7 @@ static void gather(const struct fmk_packed *part, int32_t expert, const void *x,
 }
 
 void fmk_acts_fill(const struct fmk_slot *slot, int32_t expert, const void *x, fmk_dtype type, int64_t row,
-                   int64_t run, fmk_quantize_row *quantize) {
+                   int64_t run) {
     const struct fmk_acts *acts = &slot->acts;
     int64_t end = fmk_min(acts->k, (run + 1) * FMK_ACTS_RUN);
     for (int64_t k = run * FMK_ACTS_RUN; k < end; k += FMK_K_BLOCK) {
@@ -85,8 +101,8 @@ void fmk_acts_fill(const struct fmk_slot *slot, int32_t expert, const void *x, f
             gather(slot->part, expert, x, type, k, count, (float *)acts->f32 + row * acts->k + k);
             continue;
         }
-        float block[FMK_K_BLOCK];
+        _Alignas(64) float block[FMK_K_BLOCK];
         gather(slot->part, expert, x, type, k, count, block);
-        quantize(block, count, acts, row, k);
+        slot->quantize(block, count, acts, row, k);
     }
 }

@@ -10,11 +10,12 @@ enum { FMK_ACTS_RUN = 4096 }; /* k per task: a long row is shared by threads; a 
 struct fmk_slot {
     enum fmk_acts_form form;
     const struct fmk_packed *part; /* whose k_index orders it */
+    fmk_quantize_row *quantize;    /* NULL where form is F32 */
     struct fmk_acts acts;
 };
 
-/* The fastest quantizer that these features allow; all give the same bits. */
-fmk_quantize_row *fmk_quantize_row_best(uint32_t features);
+/* The fastest quantizer to `form` that these features allow; all give the same bits. */
+fmk_quantize_row *fmk_quantize_row_best(enum fmk_acts_form form, uint32_t features);
 /* Row length of a part's activations. */
 int64_t fmk_acts_length(const struct fmk_packed *part);
 /* Whether two parts can share a slot when both want `form`. */
@@ -24,6 +25,6 @@ bool fmk_acts_shared(const struct fmk_packed *a, const struct fmk_packed *b);
 int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base);
 /* Fills run number `run` of row `row` from one expert's point of view: x is the input row. */
 void fmk_acts_fill(const struct fmk_slot *slot, int32_t expert, const void *x, fmk_dtype type, int64_t row,
-                   int64_t run, fmk_quantize_row *quantize);
+                   int64_t run);
 
 #endif

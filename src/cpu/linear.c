@@ -43,7 +43,10 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
                (plan->slot[s].form != form || !fmk_acts_shared(plan->slot[s].part, &w->parts[p])))
             s++;
         if (s == plan->slots)
-            plan->slot[plan->slots++] = (struct fmk_slot){.form = form, .part = &w->parts[p]};
+            plan->slot[plan->slots++] = (struct fmk_slot){
+                .form = form,
+                .part = &w->parts[p],
+                .quantize = form == FMK_ACTS_F32 ? NULL : fmk_quantize_row_best(form, ctx->features)};
         plan->slot_of[p] = s;
     }
 }
@@ -118,7 +121,6 @@ void fmk_cpu_workspace(struct fmk_context *ctx, const struct fmk_projection *w, 
 struct gather {
     struct plan *plan;
     const struct room *room;
-    fmk_quantize_row *quantize;
     int64_t runs; /* per row, of the longest slot */
 };
 
@@ -142,7 +144,7 @@ static void gather_run(void *arg, int64_t i) {
     const char *x = (const char *)fmk_pointer(a->in) + g->room->slab.in[row] * fmk_dtype_size(a->in_type);
     int32_t expert = expert_of(g->plan, &g->room->slab, row);
     for (int32_t s = 0; s < g->plan->slots; s++)
-        fmk_acts_fill(&g->plan->slot[s], expert, x, a->in_type, row, run, g->quantize);
+        fmk_acts_fill(&g->plan->slot[s], expert, x, a->in_type, row, run);
 }
 
 /* ---- multiply ---- */
@@ -244,7 +246,10 @@ static int64_t cut(struct multiply *m, int64_t threads) {
         m->tokens = fmk_round_up(m->tokens / 2, FMK_TILE_M);
         tasks = count_tasks(m);
     }
-    while (tasks < 4 * threads && m->tile_rows > 8) {
+    int32_t least = 8; /* rows: whole panels */
+    for (int32_t p = 0; p < m->plan->w->num_parts; p++)
+        least = (int32_t)fmk_max(least, m->plan->w->parts[p].layout->panel_rows);
+    while (tasks < 4 * threads && m->tile_rows > least) {
         m->tile_rows /= 2;
         tasks = count_tasks(m);
     }
@@ -284,7 +289,7 @@ static void run_slab(struct fmk_context *ctx, struct plan *plan, int64_t m, int6
     struct room here = {slab, room->tasks, room->pairs, room->present};
 
     bool serial = slab.count * plan->w->n <= SERIAL_WORK / plan->w->k;
-    struct gather gather = {plan, &here, fmk_quantize_row_best(ctx->features), 1};
+    struct gather gather = {plan, &here, 1};
     for (int32_t s = 0; s < plan->slots; s++)
         gather.runs = fmk_max(gather.runs, (plan->slot[s].acts.k + FMK_ACTS_RUN - 1) / FMK_ACTS_RUN);
     spread(ctx, slab.count * plan->w->k <= SERIAL_WORK / 16, gather_run, &gather, slab.count * gather.runs);

@@ -14,8 +14,19 @@
 
 enum { FMK_TILE_M = 64, FMK_TILE_N = 64, FMK_K_BLOCK = 256 };
 
-/* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32 or the q8
- * fields are there, as the kernel's table row asks. */
+/* 256 activations as int8 for instructions that add up four consecutive products: x = q * scale, |q| <= 127,
+ * a scale per 16. Where one of 16 is not finite, their scale and sum are NaN. One block has all that a kernel
+ * wants of a token for 256 k, so that it finds it by one pointer. */
+struct fmk_acts_block {
+    int8_t q[FMK_K_BLOCK];
+    float scale[FMK_K_BLOCK / 16];
+    int32_t start[FMK_K_BLOCK / 16]; /* -32 * sum of q: where a sum starts whose codes are 32 too large */
+    float sum[FMK_K_BLOCK / 32];     /* of q * scale over 32 */
+    float reserved[FMK_K_BLOCK / 32];
+};
+
+/* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32, the q8 fields or
+ * blocks are there, as the kernel's table row asks. */
 struct fmk_acts {
     int64_t k;        /* row length: k_packed rounded up to a multiple of 32 */
     const float *f32; /* [m][k] */
@@ -24,19 +35,20 @@ struct fmk_acts {
      * they are the first and the second of two 16-bit numbers, and one vpmaddwd multiplies by both ratios.
      * The sums are those of the quantized values of 16 and 32 consecutive k. Where one of 256 values is not
      * finite, their step and sums are NaN. */
-    int8_t *q;           /* [m][k] */
-    float *step;         /* [m][k / 256, rounded up] */
-    int16_t (*ratio)[2]; /* [m][k / 32] */
-    float *sum16;        /* [m][k / 16] */
-    float *sum32;        /* [m][k / 32] */
+    int8_t *q;                     /* [m][k] */
+    float *step;                   /* [m][k / 256, rounded up] */
+    int16_t (*ratio)[2];           /* [m][k / 32] */
+    float *sum16;                  /* [m][k / 16] */
+    float *sum32;                  /* [m][k / 32] */
+    struct fmk_acts_block *blocks; /* [m][k / 256, rounded up]; past k they are not set */
 };
 
 struct fmk_tile {
     const struct fmk_packed *part;
     const uint8_t *data; /* the expert's first byte */
     const struct fmk_acts *acts;
-    int64_t row;    /* first weight row: a multiple of 8 */
-    int32_t rows;   /* 1..64; in x8 layouts whole panels are computed, the rest is padding */
+    int64_t row;    /* first weight row: a multiple of 8, and of the layout's panel_rows */
+    int32_t rows;   /* 1..64; whole panels are computed, the rest is padding */
     int64_t token;  /* first activation row */
     int32_t tokens; /* 1..64 */
     float *out;     /* [tokens][FMK_TILE_N]; columns rows..63 are don't-care */
@@ -44,11 +56,14 @@ struct fmk_tile {
 
 typedef void fmk_tile_kernel(const struct fmk_tile *tile);
 
-/* x86 kernels; each file holds one layout and one ISA. *_int8 use acts.q, the others acts.f32. */
+/* x86 kernels; each file holds one layout and one ISA. *_int8 use acts.q, *_vnni acts.blocks, the others
+ * acts.f32. */
 fmk_tile_kernel fmk_dense_avx2, fmk_q4k_rows_avx2, fmk_q6k_rows_avx2; /* f32 */
 fmk_tile_kernel fmk_q4k_rows_avx2_int8, fmk_q6k_rows_avx2_int8;
 fmk_tile_kernel fmk_q4k_x8_avx2, fmk_q6k_x8_avx2, fmk_int4_x8_avx2; /* f32 */
 fmk_tile_kernel fmk_q4k_x8_avx2_int8, fmk_q6k_x8_avx2_int8, fmk_int4_x8_avx2_int8;
+fmk_tile_kernel fmk_q4k_x16_avx512, fmk_q6k_x16_avx512, fmk_int4_x16_avx512; /* f32 */
+fmk_tile_kernel fmk_q4k_x16_vnni, fmk_q6k_x16_vnni, fmk_int4_x16_vnni;
 /* 64-bit ARM, likewise. */
 fmk_tile_kernel fmk_dense_neon, fmk_q4k_rows_neon, fmk_q6k_rows_neon; /* f32 */
 fmk_tile_kernel fmk_q4k_x8_neon, fmk_q6k_x8_neon, fmk_int4_x8_neon;
@@ -61,5 +76,7 @@ enum { FMK_RATIO_MAX = 4095 };
 typedef void fmk_quantize_row(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
                               int64_t k);
 fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2, fmk_quantize_row_neon;
+/* Likewise, into blocks. */
+fmk_quantize_row fmk_quantize_blocks_portable, fmk_quantize_blocks_avx512;
 
 #endif

@@ -20,7 +20,7 @@ static const char *rounds_activations(const struct fmk_query *query) {
                                            : NULL;
 }
 
-enum { AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C };
+enum { AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C, VNNI = AVX2 | FMK_CPU_AVX512_VNNI };
 #endif
 
 /* ---- CUDA ---- */
@@ -83,6 +83,18 @@ static const struct fmk_kernel rows[] = {
 #if defined(__x86_64__)
     {"cpu.dense.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, AVX2, FMK_ACTS_F32, no_objection,
      fmk_dense_avx2, FMK_CUDA_NONE},
+    {"cpu.q4_k.x16.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X16, VNNI, FMK_ACTS_Q8_BLOCKS, rounds_activations,
+     fmk_q4k_x16_vnni, FMK_CUDA_NONE},
+    {"cpu.q4_k.x16.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X16, VNNI, FMK_ACTS_F32, no_objection,
+     fmk_q4k_x16_avx512, FMK_CUDA_NONE},
+    {"cpu.q6_k.x16.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X16, VNNI, FMK_ACTS_Q8_BLOCKS, rounds_activations,
+     fmk_q6k_x16_vnni, FMK_CUDA_NONE},
+    {"cpu.q6_k.x16.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X16, VNNI, FMK_ACTS_F32, no_objection,
+     fmk_q6k_x16_avx512, FMK_CUDA_NONE},
+    {"cpu.int4.x16.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X16, VNNI, FMK_ACTS_Q8_BLOCKS, rounds_activations,
+     fmk_int4_x16_vnni, FMK_CUDA_NONE},
+    {"cpu.int4.x16.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X16, VNNI, FMK_ACTS_F32, no_objection,
+     fmk_int4_x16_avx512, FMK_CUDA_NONE},
     {"cpu.q4_k.x8.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, AVX2, FMK_ACTS_Q8, rounds_activations,
      fmk_q4k_x8_avx2_int8, FMK_CUDA_NONE},
     {"cpu.q4_k.x8.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, AVX2, FMK_ACTS_F32, no_objection,

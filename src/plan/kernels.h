@@ -22,7 +22,11 @@ struct fmk_query {
     uint64_t gemm_workspace; /* and that cuda.*.cublas want at least */
 };
 
-enum fmk_acts_form { FMK_ACTS_F32, FMK_ACTS_Q8 };
+enum fmk_acts_form {
+    FMK_ACTS_F32,
+    FMK_ACTS_Q8,       /* int8 for instructions that add up pairs */
+    FMK_ACTS_Q8_BLOCKS /* and four: struct fmk_acts_block */
+};
 
 /* How src/cuda/linear.c runs a row. */
 enum fmk_cuda_path {

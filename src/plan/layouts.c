@@ -6,8 +6,8 @@
 /* Of a backend's and family's rows, the first that is not in place and needs nothing that is not there is the
  * one to pack into; the kernels that read it are the fastest. */
 static const struct fmk_layout *const table[] = {
-    &fmk_layout_q4k_x8,   &fmk_layout_q6k_x8,     &fmk_layout_int4_x8,  &fmk_layout_q4k_x16,
-    &fmk_layout_q6k_x16,  &fmk_layout_int4_x16,   &fmk_layout_q4k_t16,  &fmk_layout_q6k_t16,
+    &fmk_layout_q4k_x16,  &fmk_layout_q6k_x16,    &fmk_layout_int4_x16, &fmk_layout_q4k_x8,
+    &fmk_layout_q6k_x8,   &fmk_layout_int4_x8,    &fmk_layout_q4k_t16,  &fmk_layout_q6k_t16,
     &fmk_layout_int4_t16, &fmk_layout_dense_rows, &fmk_layout_q4k_rows, &fmk_layout_q6k_rows,
 };
 
