@@ -150,63 +150,66 @@ struct fmk_vk_gather_args {
     uint32_t in_stride, out_stride;
     uint32_t first, m;
     uint32_t types;     /* in, out */
-    uint32_t num_tiles; /* gather_routed: likewise for a routed call whose experts have k_index of their own:
-                         * y is a tile of the lists, `to`'s row is the entry's number. k_index is
-                         * [experts][width]. lists are the call's, in_rows is not looked at. */
+    uint32_t num_tiles; /* gather_routed: of the lists */
+};
 
-    /* glu: out = act(sums[row][j], sums[row][up + j]) * weights[row], where gate and up were made apart.
-     * Grid: x walks over columns; y over rows first .. m-1 (with `lists`, up to the int32_t there); or
-     * ROUTED: y is a tile of the lists, whose out_rows say which rows of sums and out they are. */
-    struct fmk_vk_glu_args {
-        uint64_t sums, to, lists, weights;
-        uint32_t n, up; /* columns of out; column of sums where up begins */
-        uint32_t sums_stride, out_stride;
-        uint32_t first, m, num_tiles, capacity;
-        uint32_t types;
-        float alpha, limit;
-    };
+/* gather_routed: likewise for a routed call whose experts have k_index of their own: y is a tile of the
+ * lists, `to`'s row is the entry's number. k_index is [experts][width]. lists are the call's, in_rows is not
+ * looked at. */
 
-    /* reduce: out[token] = addend[token] + sum over its pairs in the order of the slots, without those
-     * absent. Grid: x walks over columns, y is a token first + y. */
-    struct fmk_vk_reduce_args {
-        uint64_t pairs;   /* float [pair - first * top_k][width] */
-        uint64_t present; /* uint32_t [pair - first * top_k]: 0 = there is none */
-        uint64_t to, addend, m_dev;
-        uint32_t width, top_k, first, m;
-        uint32_t out_stride, addend_stride;
-        uint32_t types;
-    };
+/* glu: out = act(sums[row][j], sums[row][up + j]) * weights[row], where gate and up were made apart.
+ * Grid: x walks over columns; y over rows first .. m-1 (with `lists`, up to the int32_t there); or
+ * ROUTED: y is a tile of the lists, whose out_rows say which rows of sums and out they are. */
+struct fmk_vk_glu_args {
+    uint64_t sums, to, lists, weights;
+    uint32_t n, up; /* columns of out; column of sums where up begins */
+    uint32_t sums_stride, out_stride;
+    uint32_t first, m, num_tiles, capacity;
+    uint32_t types;
+    float alpha, limit;
+};
 
-    /* route: pairs begin .. end-1 -> the lists of a call, grouped by expert, stable, and the tiles. One
-     * workgroup of THREADS. Whatever the arrays hold, nothing past their ends is touched. All num_tiles tiles
-     * are written.
-     */
-    struct fmk_vk_route_args {
-        uint64_t ids; /* IDS: int32_t [m * top_k]; else 0 */
-        uint64_t offsets,
-            pairs;      /* SORTED: int32_t [experts + 1]; [sorted_limit], or 0: the sorted row's number */
-        uint64_t m_dev; /* or 0: only pairs of the first *m_dev tokens */
-        uint64_t lists;
-        uint64_t present; /* uint32_t [end - begin], or 0 */
-        uint64_t counts;  /* int32_t [experts + 1]: for the kernel's own use */
-        int32_t expert_base, experts;
-        int32_t top_k, in_per_pair; /* in_per_pair 0: the row of in is pair / top_k */
-        int32_t begin, end, sorted_limit;
-        uint32_t capacity, num_tiles, tile; /* tile: entries of one at most */
-    };
+/* reduce: out[token] = addend[token] + sum over its pairs in the order of the slots, without those
+ * absent. Grid: x walks over columns, y is a token first + y. */
+struct fmk_vk_reduce_args {
+    uint64_t pairs;   /* float [pair - first * top_k][width] */
+    uint64_t present; /* uint32_t [pair - first * top_k]: 0 = there is none */
+    uint64_t to, addend, m_dev;
+    uint32_t width, top_k, first, m;
+    uint32_t out_stride, addend_stride;
+    uint32_t types;
+};
 
-    /* copy: rows of bytes. Grid: x walks over a row's units, y over rows. */
-    struct fmk_vk_copy_args {
-        uint64_t from, to, from_stride, to_stride, bytes; /* bytes of a row */
-        uint32_t rows;
-        uint32_t unit; /* 16, 4 or 1 bytes at a time: all addresses, strides and bytes are multiples of it */
-    };
+/* route: pairs begin .. end-1 -> the lists of a call, grouped by expert, stable, and the tiles. One
+ * workgroup of THREADS. Whatever the arrays hold, nothing past their ends is touched. All num_tiles tiles
+ * are written.
+ */
+struct fmk_vk_route_args {
+    uint64_t ids; /* IDS: int32_t [m * top_k]; else 0 */
+    uint64_t offsets,
+        pairs;      /* SORTED: int32_t [experts + 1]; [sorted_limit], or 0: the sorted row's number */
+    uint64_t m_dev; /* or 0: only pairs of the first *m_dev tokens */
+    uint64_t lists;
+    uint64_t present; /* uint32_t [end - begin], or 0 */
+    uint64_t counts;  /* int32_t [experts + 1]: for the kernel's own use */
+    int32_t expert_base, experts;
+    int32_t top_k, in_per_pair; /* in_per_pair 0: the row of in is pair / top_k */
+    int32_t begin, end, sorted_limit;
+    uint32_t capacity, num_tiles, tile; /* tile: entries of one at most */
+};
 
-    /* route_sort: for fmk_route_sort: ids -> offsets [experts + 1], pairs. One workgroup. */
-    struct fmk_vk_route_sort_args {
-        uint64_t ids, offsets, pairs;
-        int32_t expert_base, experts;
-        int32_t count; /* of pairs */
-    };
+/* copy: rows of bytes. Grid: x walks over a row's units, y over rows. */
+struct fmk_vk_copy_args {
+    uint64_t from, to, from_stride, to_stride, bytes; /* bytes of a row */
+    uint32_t rows;
+    uint32_t unit; /* 16, 4 or 1 bytes at a time: all addresses, strides and bytes are multiples of it */
+};
+
+/* route_sort: for fmk_route_sort: ids -> offsets [experts + 1], pairs. One workgroup. */
+struct fmk_vk_route_sort_args {
+    uint64_t ids, offsets, pairs;
+    int32_t expert_base, experts;
+    int32_t count; /* of pairs */
+};
 
 #endif
