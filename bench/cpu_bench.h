@@ -22,6 +22,7 @@ struct options {
     int64_t load_rows;
     int32_t group_size;
     double seconds;  /* a line gives each contender */
+    double budget;   /* seconds, after which lines are left out */
     double patience; /* seconds; who needs longer for one call sits the line out */
     const char *commit, *disable, *csv;
     bool least; /* ratios are of the shortest times, not of the medians */
@@ -66,6 +67,7 @@ struct ceilings {
 struct bench {
     const struct options *options;
     FILE *csv;
+    double begun;
     cpu_set_t cpus; /* that the program was given */
     int32_t threads;
     struct device cpu; /* of all of them: makes the weights */

@@ -264,7 +264,7 @@ static void print_head(const struct bench *bench, const struct bench_peer_source
     printf("### %s, %" PRId64 " x %" PRId64 ", %" PRId32 " thread%s\n\n", source->format, source->n,
            source->k, bench->threads, bench->threads > 1 ? "s" : "");
     if (contender_present(who))
-        printf("%s reads %.3f x the file's %.1f MB; %d copies in turn.\n\n", who->peer->name,
+        printf("%s reads %.3f x the file's %.1f MB; copies in turn: %d.\n\n", who->peer->name,
                (double)who->bytes / (double)source_bytes(source), 1e-6 * (double)source_bytes(source),
                who->num_weights);
     printf("| M | kernel | %s, us (p10 to p90) | GB/s | GFLOP/s |", who->peer->name);
@@ -282,13 +282,17 @@ static void foresee(struct bench *bench, double more) {
         bench->contenders[c].foreseen *= more;
 }
 
+static bool spent(const struct bench *bench) {
+    return seconds() - bench->begun > bench->options->budget;
+}
+
 static void table(struct bench *bench, const struct bench_peer_source *source) {
     struct inputs inputs;
     const struct options *o = bench->options;
     contenders_take(bench, source, false);
     inputs_make(&inputs, bench, source);
     print_head(bench, source);
-    for (int i = 0; i < o->num_m; i++) {
+    for (int i = 0; i < o->num_m && !spent(bench); i++) {
         struct line line = {.bench = bench, .inputs = &inputs, .source = source, .m = o->m[i]};
         foresee(bench, i && o->m[i] > o->m[i - 1] ? (double)o->m[i] / (double)o->m[i - 1] : 1);
         measure_line(&line);
@@ -304,7 +308,7 @@ static void table(struct bench *bench, const struct bench_peer_source *source) {
 void bench_linear(struct bench *bench) {
     const struct options *o = bench->options;
     for (int f = 0; f < o->num_formats; f++)
-        for (int s = 0; s < o->num_shapes; s++) {
+        for (int s = 0; s < o->num_shapes && !spent(bench); s++) {
             struct bench_peer_source source;
             source_make(&source, bench, o->formats[f], o->shapes[s]);
             table(bench, &source);

@@ -5,21 +5,39 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { REPETITIONS = 5 };
 
-/* Seconds of fmk_weight_create; into memory of the library's own that nobody has touched, or of ours that is
- * warm. */
-static struct timed create_time(const struct device *device, const fmk_part *part, fmk_buffer storage) {
+static void *pages(uint64_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        quit(EXIT_REFUSED, "no memory for %" PRIu64 " bytes", size);
+    return memory;
+}
+
+/* Of fmk_weight_create, into `size` bytes that have been written to before, or that are new each time. */
+static struct timed create_time(const struct device *device, const fmk_part *part, uint64_t size,
+                                bool fresh) {
     double samples[REPETITIONS];
-    fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = part, .num_parts = 1, .storage = storage};
+    void *memory = pages(size);
+    memset(memory, 1, size);
     for (int i = 0; i < REPETITIONS; i++) {
+        if (fresh) {
+            munmap(memory, size);
+            memory = pages(size);
+        }
+        fmk_weight_desc desc = {.struct_size = sizeof desc,
+                                .parts = part,
+                                .num_parts = 1,
+                                .storage = {.handle = (uintptr_t)memory, .size = size}};
         fmk_weight *weight;
         double before = seconds();
         check(fmk_weight_create(&weight, device->queue, &desc), "fmk_weight_create");
         samples[i] = seconds() - before;
         fmk_weight_destroy(weight, device->queue);
     }
+    munmap(memory, size);
     return timed_of(samples, REPETITIONS);
 }
 
@@ -30,17 +48,14 @@ static void line(struct bench *bench, const struct device *device, const struct 
     fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = &part, .num_parts = 1};
     uint64_t size, align;
     check(fmk_weight_storage(device->context, &desc, &size, &align), "fmk_weight_storage");
-    fmk_buffer storage = {.handle = (uintptr_t)allocate_aligned(size), .size = size};
-    memset((void *)(uintptr_t)storage.handle, 1, size);
     const struct {
         const char *name;
         struct timed time;
         double copy;
     } ways[] = {
-        {"pack", create_time(device, &part, storage), ceilings->copy},
-        {"pack to untouched pages", create_time(device, &part, (fmk_buffer){0}), ceilings->copy_fresh},
+        {"pack", create_time(device, &part, size, false), ceilings->copy},
+        {"pack to untouched pages", create_time(device, &part, size, true), ceilings->copy_fresh},
     };
-    free((void *)(uintptr_t)storage.handle);
     printf("| %s | %.3f |", source->format, (double)size / file);
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         double rate = file / ways[i].time.least;

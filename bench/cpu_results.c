@@ -74,7 +74,7 @@ static const struct result *beside(const struct bench *bench, const struct resul
 /* Sums of logarithms over the shapes of one (threads, format, m). */
 struct means {
     int shapes, with_peer;
-    double seconds[MAX_CONTENDERS], faster, read;
+    double seconds[MAX_CONTENDERS], flop[MAX_CONTENDERS], file[MAX_CONTENDERS], faster, read;
     int count[MAX_CONTENDERS];
 };
 
@@ -98,6 +98,8 @@ static void gather(const struct bench *bench, const struct result *like, struct 
                 continue;
             double took = result_seconds(bench, r);
             means->seconds[c] += log(took);
+            means->flop[c] += log(2.0 * (double)r->n * (double)r->k * (double)r->m);
+            means->file[c] += log((double)r->file_bytes);
             means->count[c]++;
             if (strncmp(name, "ferrumk", 7))
                 best = took < best ? took : best;
@@ -114,23 +116,14 @@ static void gather(const struct bench *bench, const struct result *like, struct 
 static void print_means(const struct bench *bench, const struct result *like) {
     struct means means;
     gather(bench, like, &means);
-    double flop = 0, file = 0;
-    for (int i = 0; i < bench->num_results; i++) {
-        const struct result *r = &bench->results[i];
-        if (strcmp(r->record, "linear") || strcmp(r->name, like->name) || r->threads != like->threads ||
-            strcmp(r->format, like->format) || r->m != like->m)
-            continue;
-        flop += log(2.0 * (double)r->n * (double)r->k * (double)r->m);
-        file += log((double)r->file_bytes);
-    }
     printf("| %s | %" PRId32 " | %" PRId64 " | %d |", like->format, like->threads, like->m, means.shapes);
     for (int c = 0; c < bench->num_contenders; c++) {
-        if (means.count[c] < means.shapes) { /* a mean over fewer shapes would compare with nothing */
+        if (means.count[c])
+            printf(" %.2f / %.1f%s |", 1e-9 * exp((means.file[c] - means.seconds[c]) / means.count[c]),
+                   1e-9 * exp((means.flop[c] - means.seconds[c]) / means.count[c]),
+                   means.count[c] < means.shapes ? " *" : "");
+        else
             printf(" |");
-            continue;
-        }
-        printf(" %.2f / %.1f |", 1e-9 * exp((file - means.seconds[c]) / means.shapes),
-               1e-9 * exp((flop - means.seconds[c]) / means.shapes));
     }
     if (means.read)
         printf(" %.0f %% |", 100 * exp(means.read / means.shapes));
@@ -158,7 +151,8 @@ void summary_print(const struct bench *bench) {
         if (!any) {
             printf("### Geometric means over the shapes\n\nGB/s of the file's bytes / GFLOP/s; then, of %s, "
                    "the bytes that it reads of its weights as a share of the read rate, and how many times "
-                   "faster it is than the best peer of each shape.\n\n| format | threads | M | shapes |",
+                   "faster it is than the best peer of each shape. *: of some of the shapes.\n\n| format | "
+                   "threads | M | shapes |",
                    first);
             for (int c = 0; c < bench->num_contenders; c++)
                 printf(" %s |", bench->contenders[c].peer->name);
