@@ -13,14 +13,36 @@ static fmk_quantize_row *best_of_blocks(uint32_t features) {
 #if defined(__x86_64__)
     if (!(FMK_X16_NEEDS & ~features))
         return fmk_quantize_blocks_avx512;
+#elif defined(__aarch64__)
+    if (features & FMK_CPU_NEON)
+        return fmk_quantize_blocks_neon;
 #endif
     (void)features;
     return fmk_quantize_blocks_portable;
 }
 
+static fmk_quantize_row *best_of_i16(uint32_t features) {
+#if defined(__x86_64__)
+    if (features & FMK_CPU_AVX2)
+        return fmk_gemm_fill_i16_avx2;
+#endif
+    (void)features;
+    return fmk_gemm_fill_i16_portable;
+}
+
 fmk_quantize_row *fmk_quantize_row_best(enum fmk_acts_form form, uint32_t features) {
-    if (form == FMK_ACTS_Q8_BLOCKS)
+    switch (form) {
+    case FMK_ACTS_Q8_BLOCKS:
         return best_of_blocks(features);
+    case FMK_ACTS_GEMM_F32:
+        return fmk_gemm_fill_f32;
+    case FMK_ACTS_GEMM_I16:
+        return best_of_i16(features);
+    case FMK_ACTS_GEMM_BF16:
+        return fmk_gemm_fill_bf16;
+    default:
+        break;
+    }
 #if defined(__x86_64__)
     const uint32_t avx2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C;
     if ((features & avx2) == avx2)
@@ -48,6 +70,23 @@ static char *take(int64_t *at, char *base, int64_t bytes) {
     return p;
 }
 
+/* Whole blocks of 256, for gemm kernels. */
+static int64_t place_gemm(enum fmk_acts_form form, int64_t k, int64_t rows, char *base,
+                          struct fmk_gemm_acts *acts) {
+    int64_t blocks = rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK), at = 0;
+    *acts = (struct fmk_gemm_acts){.capacity = rows};
+    if (form == FMK_ACTS_GEMM_F32) {
+        acts->f32 = (float *)take(&at, base, blocks * FMK_K_BLOCK * 4);
+    } else if (form == FMK_ACTS_GEMM_BF16) {
+        acts->bf16 = (uint16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);
+    } else {
+        acts->i16 = (int16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);
+        acts->step = (float *)take(&at, base, blocks * 4);
+        acts->sum32 = (float *)take(&at, base, blocks * 8 * 4);
+    }
+    return at;
+}
+
 int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
     struct fmk_acts *acts = &slot->acts;
     int64_t k = acts->k = fmk_acts_length(slot->part);
@@ -60,6 +99,8 @@ int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
         acts->blocks = (struct fmk_acts_block *)base;
         return rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK) * (int64_t)sizeof *acts->blocks;
     }
+    if (slot->form >= FMK_ACTS_GEMM_F32)
+        return place_gemm(slot->form, k, rows, base, &acts->gemm);
     acts->q = (int8_t *)take(&at, base, rows * k);
     acts->step = (float *)take(&at, base, rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK) * 4);
     acts->ratio = (int16_t(*)[2])take(&at, base, rows * (k / 32) * 4);

@@ -8,6 +8,7 @@
 #define FMK_CPU_TILE_H
 
 #include "../plan/layout.h"
+#include "gemm/acts.h"
 
 /* A kernel's steps, whose loops unroll by arguments that are constants where they are called. */
 #define FMK_INLINE static inline __attribute__((always_inline))
@@ -25,8 +26,8 @@ struct fmk_acts_block {
     float reserved[FMK_K_BLOCK / 32];
 };
 
-/* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32, the q8 fields or
- * blocks are there, as the kernel's table row asks. */
+/* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32, the q8 fields,
+ * blocks or gemm are there, as the kernel's table row asks. */
 struct fmk_acts {
     int64_t k;        /* row length: k_packed rounded up to a multiple of 32 */
     const float *f32; /* [m][k] */
@@ -41,6 +42,7 @@ struct fmk_acts {
     float *sum16;                  /* [m][k / 16] */
     float *sum32;                  /* [m][k / 32] */
     struct fmk_acts_block *blocks; /* [m][k / 256, rounded up]; past k they are not set */
+    struct fmk_gemm_acts gemm;
 };
 
 struct fmk_tile {
@@ -64,9 +66,12 @@ fmk_tile_kernel fmk_q4k_x8_avx2, fmk_q6k_x8_avx2, fmk_int4_x8_avx2; /* f32 */
 fmk_tile_kernel fmk_q4k_x8_avx2_int8, fmk_q6k_x8_avx2_int8, fmk_int4_x8_avx2_int8;
 fmk_tile_kernel fmk_q4k_x16_avx512, fmk_q6k_x16_avx512, fmk_int4_x16_avx512; /* f32 */
 fmk_tile_kernel fmk_q4k_x16_vnni, fmk_q6k_x16_vnni, fmk_int4_x16_vnni;
-/* 64-bit ARM, likewise. */
+/* 64-bit ARM, likewise: *_dotprod and *_i8mm use acts.blocks. */
 fmk_tile_kernel fmk_dense_neon, fmk_q4k_rows_neon, fmk_q6k_rows_neon; /* f32 */
-fmk_tile_kernel fmk_q4k_x8_neon, fmk_q6k_x8_neon, fmk_int4_x8_neon;
+fmk_tile_kernel fmk_q4k_x8_neon, fmk_q6k_x8_neon, fmk_int4_x8_neon;   /* f32 */
+fmk_tile_kernel fmk_q4k_rows_dotprod, fmk_q6k_rows_dotprod;
+fmk_tile_kernel fmk_q4k_x8_dotprod, fmk_q6k_x8_dotprod, fmk_int4_x8_dotprod;
+fmk_tile_kernel fmk_q4k_x8_i8mm, fmk_q6k_x8_i8mm, fmk_int4_x8_i8mm;
 /* Any layout, any machine. */
 fmk_tile_kernel fmk_portable, fmk_reference;
 
@@ -77,6 +82,6 @@ typedef void fmk_quantize_row(const float *x, int64_t count, const struct fmk_ac
                               int64_t k);
 fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2, fmk_quantize_row_neon;
 /* Likewise, into blocks. */
-fmk_quantize_row fmk_quantize_blocks_portable, fmk_quantize_blocks_avx512;
+fmk_quantize_row fmk_quantize_blocks_portable, fmk_quantize_blocks_avx512, fmk_quantize_blocks_neon;
 
 #endif

@@ -5,6 +5,7 @@
 #include "../context.h"
 #include "../cpu/features.h"
 #include "../cuda/features.h"
+#include "../vulkan/features.h"
 #include "../formats/source.h"
 
 #include <stdio.h>
@@ -14,13 +15,18 @@ static const char *no_objection(const struct fmk_query *query) {
     return NULL;
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 static const char *rounds_activations(const struct fmk_query *query) {
-    return query->flags & FMK_LINEAR_EXACT ? "it rounds activations to int8 and the call asks for EXACT"
-                                           : NULL;
+    return query->flags & FMK_LINEAR_EXACT ? "it rounds activations and the call asks for EXACT" : NULL;
 }
 
-enum { AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C, VNNI = AVX2 | FMK_CPU_AVX512_VNNI };
+enum {
+    AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C,
+    VNNI = AVX2 | FMK_CPU_AVX512_VNNI,
+    NEON = FMK_CPU_NEON,
+    DOTPROD = NEON | FMK_CPU_DOTPROD,
+    I8MM = DOTPROD | FMK_CPU_I8MM
+};
 #endif
 
 /* ---- CUDA ---- */
@@ -79,70 +85,135 @@ static const char *not_mma_dense(const struct fmk_query *query) {
     return why ? why : not_mma(query);
 }
 
+/* ---- Vulkan ---- */
+
+static const char *not_vulkan_gemm(const struct fmk_query *query) {
+    int64_t experts =
+        query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED ? query->part->experts : 1;
+    if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
+        return "its sums are not those of one token and the call asks for BATCH_INVARIANT";
+    return query->m <= FMK_VULKAN_GEMV_ROWS * experts ? "it is slower for so few rows" : NULL;
+}
+
+static const char *not_vulkan_gemm_dense(const struct fmk_query *query) {
+    const char *why = not_rows_of_8(query->part);
+    return why ? why : not_vulkan_gemm(query);
+}
+
+static const char *not_vulkan_gemv_dense(const struct fmk_query *query) {
+    return not_rows_of_8(query->part);
+}
+
 static const struct fmk_kernel rows[] = {
 #if defined(__x86_64__)
+    {"cpu.gemm.avx512.i16", FMK_BACKEND_CPU, 0, VNNI, FMK_ACTS_GEMM_I16, not_gemm_i16_x16, NULL,
+     FMK_CUDA_NONE, fmk_gemm_avx512_i16},
+    {"cpu.gemm.avx2.i16", FMK_BACKEND_CPU, 0, AVX2, FMK_ACTS_GEMM_I16, not_gemm_i16, NULL, FMK_CUDA_NONE,
+     fmk_gemm_avx2_i16},
+    {"cpu.gemm.avx512.f32", FMK_BACKEND_CPU, 0, VNNI, FMK_ACTS_GEMM_F32, not_gemm_x16, NULL, FMK_CUDA_NONE,
+     fmk_gemm_avx512_f32},
+    {"cpu.gemm.avx2.f32", FMK_BACKEND_CPU, 0, AVX2, FMK_ACTS_GEMM_F32, not_gemm, NULL, FMK_CUDA_NONE,
+     fmk_gemm_avx2_f32},
     {"cpu.dense.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_dense_avx2, FMK_CUDA_NONE},
+     fmk_dense_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.x16.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X16, VNNI, FMK_ACTS_Q8_BLOCKS, rounds_activations,
-     fmk_q4k_x16_vnni, FMK_CUDA_NONE},
+     fmk_q4k_x16_vnni, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.x16.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X16, VNNI, FMK_ACTS_F32, no_objection,
-     fmk_q4k_x16_avx512, FMK_CUDA_NONE},
+     fmk_q4k_x16_avx512, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.x16.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X16, VNNI, FMK_ACTS_Q8_BLOCKS, rounds_activations,
-     fmk_q6k_x16_vnni, FMK_CUDA_NONE},
+     fmk_q6k_x16_vnni, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.x16.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X16, VNNI, FMK_ACTS_F32, no_objection,
-     fmk_q6k_x16_avx512, FMK_CUDA_NONE},
+     fmk_q6k_x16_avx512, FMK_CUDA_NONE, NULL},
     {"cpu.int4.x16.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X16, VNNI, FMK_ACTS_Q8_BLOCKS, rounds_activations,
-     fmk_int4_x16_vnni, FMK_CUDA_NONE},
+     fmk_int4_x16_vnni, FMK_CUDA_NONE, NULL},
     {"cpu.int4.x16.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X16, VNNI, FMK_ACTS_F32, no_objection,
-     fmk_int4_x16_avx512, FMK_CUDA_NONE},
+     fmk_int4_x16_avx512, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.x8.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q4k_x8_avx2_int8, FMK_CUDA_NONE},
+     fmk_q4k_x8_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.x8.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q4k_x8_avx2, FMK_CUDA_NONE},
+     fmk_q4k_x8_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.x8.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q6k_x8_avx2_int8, FMK_CUDA_NONE},
+     fmk_q6k_x8_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.x8.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q6k_x8_avx2, FMK_CUDA_NONE},
+     fmk_q6k_x8_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.int4.x8.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_int4_x8_avx2_int8, FMK_CUDA_NONE},
+     fmk_int4_x8_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.int4.x8.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_int4_x8_avx2, FMK_CUDA_NONE},
+     fmk_int4_x8_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q4k_rows_avx2_int8, FMK_CUDA_NONE},
+     fmk_q4k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q4k_rows_avx2, FMK_CUDA_NONE},
+     fmk_q4k_rows_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_Q8, rounds_activations,
-     fmk_q6k_rows_avx2_int8, FMK_CUDA_NONE},
+     fmk_q6k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
-     fmk_q6k_rows_avx2, FMK_CUDA_NONE},
+     fmk_q6k_rows_avx2, FMK_CUDA_NONE, NULL},
 #elif defined(__aarch64__)
-    {"cpu.dense.neon", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, FMK_CPU_NEON, FMK_ACTS_F32, no_objection,
-     fmk_dense_neon, FMK_CUDA_NONE},
-    {"cpu.q4_k.x8.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, FMK_CPU_NEON, FMK_ACTS_F32, no_objection,
-     fmk_q4k_x8_neon, FMK_CUDA_NONE},
-    {"cpu.q6_k.x8.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, FMK_CPU_NEON, FMK_ACTS_F32, no_objection,
-     fmk_q6k_x8_neon, FMK_CUDA_NONE},
-    {"cpu.int4.x8.neon", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, FMK_CPU_NEON, FMK_ACTS_F32, no_objection,
-     fmk_int4_x8_neon, FMK_CUDA_NONE},
-    {"cpu.q4_k.rows.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, FMK_CPU_NEON, FMK_ACTS_F32, no_objection,
-     fmk_q4k_rows_neon, FMK_CUDA_NONE},
-    {"cpu.q6_k.rows.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, FMK_CPU_NEON, FMK_ACTS_F32, no_objection,
-     fmk_q6k_rows_neon, FMK_CUDA_NONE},
+    {"cpu.dense.neon", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, NEON, FMK_ACTS_F32, no_objection,
+     fmk_dense_neon, FMK_CUDA_NONE, NULL},
+    {"cpu.q4_k.x8.i8mm", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, I8MM, FMK_ACTS_Q8_BLOCKS, rounds_activations,
+     fmk_q4k_x8_i8mm, FMK_CUDA_NONE, NULL},
+    {"cpu.q4_k.x8.dotprod", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, DOTPROD, FMK_ACTS_Q8_BLOCKS,
+     rounds_activations, fmk_q4k_x8_dotprod, FMK_CUDA_NONE, NULL},
+    {"cpu.q4_k.x8.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X8, NEON, FMK_ACTS_F32, no_objection,
+     fmk_q4k_x8_neon, FMK_CUDA_NONE, NULL},
+    {"cpu.q6_k.x8.i8mm", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, I8MM, FMK_ACTS_Q8_BLOCKS, rounds_activations,
+     fmk_q6k_x8_i8mm, FMK_CUDA_NONE, NULL},
+    {"cpu.q6_k.x8.dotprod", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, DOTPROD, FMK_ACTS_Q8_BLOCKS,
+     rounds_activations, fmk_q6k_x8_dotprod, FMK_CUDA_NONE, NULL},
+    {"cpu.q6_k.x8.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_X8, NEON, FMK_ACTS_F32, no_objection,
+     fmk_q6k_x8_neon, FMK_CUDA_NONE, NULL},
+    {"cpu.int4.x8.i8mm", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, I8MM, FMK_ACTS_Q8_BLOCKS, rounds_activations,
+     fmk_int4_x8_i8mm, FMK_CUDA_NONE, NULL},
+    {"cpu.int4.x8.dotprod", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, DOTPROD, FMK_ACTS_Q8_BLOCKS,
+     rounds_activations, fmk_int4_x8_dotprod, FMK_CUDA_NONE, NULL},
+    {"cpu.int4.x8.neon", FMK_BACKEND_CPU, FMK_LAYOUT_INT4_X8, NEON, FMK_ACTS_F32, no_objection,
+     fmk_int4_x8_neon, FMK_CUDA_NONE, NULL},
+    {"cpu.q4_k.rows.dotprod", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, DOTPROD, FMK_ACTS_Q8_BLOCKS,
+     rounds_activations, fmk_q4k_rows_dotprod, FMK_CUDA_NONE, NULL},
+    {"cpu.q4_k.rows.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, NEON, FMK_ACTS_F32, no_objection,
+     fmk_q4k_rows_neon, FMK_CUDA_NONE, NULL},
+    {"cpu.q6_k.rows.dotprod", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, DOTPROD, FMK_ACTS_Q8_BLOCKS,
+     rounds_activations, fmk_q6k_rows_dotprod, FMK_CUDA_NONE, NULL},
+    {"cpu.q6_k.rows.neon", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, NEON, FMK_ACTS_F32, no_objection,
+     fmk_q6k_rows_neon, FMK_CUDA_NONE, NULL},
 #endif
-    {"cpu.portable", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_portable, FMK_CUDA_NONE},
-    {"cpu.reference", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_reference, FMK_CUDA_NONE},
+    {"cpu.portable", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_portable, FMK_CUDA_NONE, NULL},
+    {"cpu.reference", FMK_BACKEND_CPU, 0, 0, FMK_ACTS_F32, no_objection, fmk_reference, FMK_CUDA_NONE, NULL},
     {"cuda.dense.cublas", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, FMK_CUDA_CUBLAS, FMK_ACTS_F32,
-     not_gemm_dense, NULL, FMK_CUDA_GEMM},
-    {"cuda.dense.one", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_one, NULL, FMK_CUDA_ONE},
+     not_gemm_dense, NULL, FMK_CUDA_GEMM, NULL},
+    {"cuda.dense.one", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_one, NULL, FMK_CUDA_ONE,
+     NULL},
     {"cuda.dequant.cublas", FMK_BACKEND_CUDA, 0, FMK_CUDA_CUBLAS, FMK_ACTS_F32, not_gemm_decoded, NULL,
-     FMK_CUDA_DECODE_GEMM},
+     FMK_CUDA_DECODE_GEMM, NULL},
     {"cuda.dense.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_mma_dense, NULL,
-     FMK_CUDA_MMA},
-    {"cuda.int4.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA},
-    {"cuda.q4_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q4_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA},
-    {"cuda.q6_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q6_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA},
-    {"cuda.plain", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_PLAIN},
-    {"cuda.reference", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_DOUBLE},
+     FMK_CUDA_MMA, NULL},
+    {"cuda.int4.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA,
+     NULL},
+    {"cuda.q4_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q4_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA,
+     NULL},
+    {"cuda.q6_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q6_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA,
+     NULL},
+    {"cuda.plain", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_PLAIN, NULL},
+    {"cuda.reference", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_DOUBLE, NULL},
+    {"vulkan.dense.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm_dense,
+     NULL, FMK_VULKAN_GEMM},
+    {"vulkan.dense.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemv_dense,
+     NULL, FMK_VULKAN_GEMV},
+    {"vulkan.int4.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
+     FMK_VULKAN_GEMM},
+    {"vulkan.int4.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, no_objection, NULL,
+     FMK_VULKAN_GEMV},
+    {"vulkan.q4_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
+     FMK_VULKAN_GEMM},
+    {"vulkan.q4_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,
+     FMK_VULKAN_GEMV},
+    {"vulkan.q6_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
+     FMK_VULKAN_GEMM},
+    {"vulkan.q6_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,
+     FMK_VULKAN_GEMV},
+    {"vulkan.plain", FMK_BACKEND_VULKAN, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_VULKAN_PLAIN},
+    {"vulkan.reference", FMK_BACKEND_VULKAN, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_VULKAN_DOUBLE},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -190,6 +261,7 @@ struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fm
         .part = &w->parts[p],
         .flags = call->args.flags,
         .m = call->rows,
+        .depth = call->routing.kind == FMK_ROUTE_NONE ? call->rows : call->rows / w->num_experts,
         .one = fmk_call_one(w, call),
         .bare = !call->args.act && !call->args.addend.handle && !call->args.m_dev.handle &&
                 !w->parts[p].bias && !call->routing.pair_weights.handle,
@@ -206,7 +278,8 @@ static const char *objection(const struct fmk_kernel *row, const struct fmk_quer
         return "it is of another backend";
     if (row->layout && row->layout != (int32_t)query->part->layout->id)
         return "the weight is in another layout";
-    bool reference = row->tile == fmk_reference || row->path == FMK_CUDA_DOUBLE;
+    bool reference =
+        row->tile == fmk_reference || row->path == FMK_CUDA_DOUBLE || row->path == FMK_VULKAN_DOUBLE;
     if (query->flags & FMK_LINEAR_REFERENCE && !reference)
         return "the call asks for REFERENCE";
     return row->needs & ~query->features ? NULL : row->why_not(query);
@@ -221,6 +294,8 @@ bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *qu
         char missing[64];
         if (row->backend == FMK_BACKEND_CUDA)
             fmk_cuda_feature_names(lacks, missing, sizeof missing);
+        else if (row->backend == FMK_BACKEND_VULKAN)
+            fmk_vk_feature_names(lacks, missing, sizeof missing);
         else
             fmk_cpu_feature_names(lacks, missing, sizeof missing);
         snprintf(text, cap, "it needs %s", missing);

@@ -16,6 +16,10 @@ static inline floats8 floats_of_f16(const uint8_t *halves) {
     return (floats8){{vcvt_f32_f16(vget_low_f16(eight)), vcvt_high_f32_f16(eight)}};
 }
 
+static inline float32x4_t four_of_f16(const uint8_t *halves) {
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(halves)));
+}
+
 static inline floats8 floats_of_bf16(const uint8_t *halves) {
     uint16x8_t eight = vreinterpretq_u16_u8(vld1q_u8(halves));
     return (floats8){{vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(eight), 16)),
