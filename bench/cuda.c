@@ -46,7 +46,8 @@ enum {
 static const struct argp_option options[] = {
     {"shapes", KEY_SHAPES, "LIST", 0, "quick, all, or NxK,NxK (load and host have shapes of their own)", 0},
     {"m", KEY_M, "LIST", 0, "rows of activations", 0},
-    {"formats", KEY_FORMATS, "LIST", 0, "of q4_k, q6_k, int4 (GPTQ, symmetric, groups of 128), f16", 0},
+    {"formats", KEY_FORMATS, "LIST", 0,
+     "default q4_k,q6_k,int4,f16; also int4_g32, int4_g64, int4_channel, int4_asym, int4_act_order", 0},
     {"type", KEY_TYPE, "TYPE", 0, "of activations and results: f16 (default), bf16 or f32", 0},
     {"quick", KEY_QUICK, NULL, 0, "the key figures, in less than a minute", 0},
     {"commit", KEY_COMMIT, "TEXT", 0, "what was built, for the header", 0},
@@ -87,7 +88,7 @@ static void add_m(void *user, char *word) {
 static void add_format(void *user, char *word) {
     struct options *o = user;
     if (!source_knows(word))
-        quit(EXIT_USAGE, "--formats \"%s\" is none of q4_k, q6_k, int4, f16", word);
+        quit(EXIT_USAGE, "--formats \"%s\" is none of %s", word, source_names);
     if (o->num_formats == MAX_LIST)
         quit(EXIT_USAGE, "--formats has more than %d items", MAX_LIST);
     o->formats[o->num_formats++] = text_of("%s", word);
@@ -164,37 +165,7 @@ static size_t mode_of(struct options *o) {
     return mode;
 }
 
-/* ---- the header ---- */
-
-/* The kernel module's version, "" where the system does not say. */
-static void module_version(char *text, int size) {
-    FILE *file = fopen("/sys/module/nvidia/version", "r");
-    *text = 0;
-    if (!file)
-        return;
-    if (fgets(text, size, file))
-        text[strcspn(text, "\n")] = 0;
-    fclose(file);
-}
-
-static void print_header(const struct bench *bench, int argc, char **argv) {
-    const struct gpu *gpu = &bench->gpu;
-    char module[64];
-    fmk_context_info_t info = {.struct_size = sizeof info};
-    check(fmk_context_info(bench->context, &info), "fmk_context_info");
-    module_version(module, sizeof module);
-    printf("## %s\n\n%s, compute capability %d.%d, %d multiprocessors, L2 %d MB, memory %s; driver %s (CUDA "
-           "%d.%d); "
-           "cuBLAS %s; features in use: %s; %s; commit %s\n\n    ",
-           bench->options->mode, info.name, gpu->capability / 10, gpu->capability % 10, gpu->multiprocessors,
-           gpu->l2_bytes >> 20, human_bytes(info.memory).text, *module ? module : "of unknown version",
-           gpu->driver_version / 1000, gpu->driver_version % 1000 / 10, gpu->cublas ? "found" : "not found",
-           info.features, fmk_build_info(), bench->options->commit);
-    for (int i = 0; i < argc; i++)
-        printf("%s%s", i ? " " : "", argv[i]);
-    printf("\n\n");
-    fflush(stdout);
-}
+/* ---- the program ---- */
 
 int main(int argc, char **argv) {
     static const struct argp argp = {options,
@@ -217,17 +188,10 @@ int main(int argc, char **argv) {
     size_t mode = mode_of(&o);
 
     struct bench bench = {.options = &o};
-    gpu_open(&bench.gpu, o.device);
-    fmk_context_desc desc = {
-        .struct_size = sizeof desc, .backend = FMK_BACKEND_CUDA, .device = o.device, .disable = o.disable};
-    check(fmk_context_create(&bench.context, &desc), "fmk_context_create");
-    check(fmk_queue_create(&bench.queue, bench.context, bench.gpu.stream), "fmk_queue_create");
-    print_header(&bench, argc, argv);
-    reader_open(&bench.reader, &bench.gpu);
-    floors_measure(&bench.floors, &bench.gpu, &bench.reader);
+    bench_open(&bench, o.device, o.disable);
+    bench_print_header(&bench, o.mode, o.commit, argc, argv);
     floors_print(&bench.floors);
     modes[mode].run(&bench);
-    fmk_queue_destroy(bench.queue);
-    fmk_context_destroy(bench.context);
+    bench_close(&bench);
     return 0;
 }

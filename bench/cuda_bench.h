@@ -30,6 +30,13 @@ struct bench {
     fmk_queue *queue;
 };
 
+/* Opens all but the options, and measures the floors. */
+void bench_open(struct bench *bench, int device, const char *disable);
+void bench_close(struct bench *bench);
+/* Says on which machine this was measured, of which build, and by which command. */
+void bench_print_header(const struct bench *bench, const char *mode, const char *commit, int argc,
+                        char **argv);
+
 /* Equal weights at different addresses. */
 struct copies {
     fmk_weight **weights;
@@ -37,7 +44,8 @@ struct copies {
     uint64_t bytes; /* that a call reads of one */
 };
 
-/* At least two, and so many that they do not fit the L2 cache by far. */
+/* How many weights do not fit the L2 cache by far; at least two. */
+int cold_copies(uint64_t bytes);
 void copies_make(struct copies *copies, struct bench *bench, const struct source *source);
 void copies_free(struct copies *copies, struct bench *bench);
 
@@ -58,7 +66,8 @@ bool projections_prepare(struct projections *p, uint64_t limit);
 void projections_free(struct projections *p);
 /* For gpu_time. */
 void projections_call(void *user, int i);
-/* The kernel that was chosen; to be freed. */
+/* The kernel that a call runs, to be freed; all of fmk_explain goes to stderr if `explain`. */
+char *kernel_of(const fmk_weight *weight, const fmk_linear_args *args, bool explain);
 char *projections_kernel(struct projections *p);
 
 /* The modes. Each prints one table. */

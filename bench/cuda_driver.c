@@ -100,7 +100,7 @@ void gpu_open(struct gpu *gpu, int device) {
     gpu_check(gpu, driver->DevicePrimaryCtxRetain(&gpu->context, gpu->device), "the primary context");
     gpu_check(gpu, driver->CtxSetCurrent(gpu->context), "the primary context");
     gpu_check(gpu, driver->StreamCreate(&gpu->stream, CU_STREAM_NON_BLOCKING), "a stream");
-    for (int i = 0; i <= GPU_REPLAYS; i++)
+    for (int i = 0; i < GPU_EVENTS; i++)
         gpu_check(gpu, driver->EventCreate(&gpu->events[i], CU_EVENT_DEFAULT), "an event");
     gpu->capability = 10 * attribute(gpu, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
                       attribute(gpu, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
@@ -139,45 +139,61 @@ void gpu_wait(const struct gpu *gpu) {
 
 /* ---- time ---- */
 
-/* Launches the graph `count` times in a row, an event between any two: seconds of each. The first launch is
- * not counted: while it runs, the next ones are enqueued, so that none waits for the host. */
-static void replay(const struct gpu *gpu, CUgraphExec graph, double *samples, int count) {
+void gpu_graph_make(struct gpu_graph *graph, const struct gpu *gpu, void (*call)(void *user, int i),
+                    void *user, int calls) {
     const struct cuda_driver *driver = &gpu->driver;
-    gpu_check(gpu, driver->GraphLaunch(graph, gpu->stream), "a graph's launch");
-    gpu_check(gpu, driver->EventRecord(gpu->events[0], gpu->stream), "an event");
-    for (int i = 0; i < count; i++) {
-        gpu_check(gpu, driver->GraphLaunch(graph, gpu->stream), "a graph's launch");
-        gpu_check(gpu, driver->EventRecord(gpu->events[i + 1], gpu->stream), "an event");
-    }
-    gpu_wait(gpu);
-    for (int i = 0; i < count; i++) {
-        float milliseconds;
-        gpu_check(gpu, driver->EventElapsedTime(&milliseconds, gpu->events[i], gpu->events[i + 1]),
-                  "the time between two events");
-        samples[i] = 1e-3 * milliseconds;
+    CUgraph captured;
+    gpu_check(gpu, driver->StreamBeginCapture(gpu->stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "capturing");
+    for (int i = 0; i < calls; i++)
+        call(user, i);
+    gpu_check(gpu, driver->StreamEndCapture(gpu->stream, &captured), "the end of capturing");
+    gpu_check(gpu, driver->GraphInstantiate(&graph->executable, captured, 0), "instantiating a graph");
+    gpu_check(gpu, driver->GraphDestroy(captured), "destroying a graph");
+    graph->calls = calls;
+}
+
+void gpu_graph_free(struct gpu_graph *graph, const struct gpu *gpu) {
+    gpu_check(gpu, gpu->driver.GraphExecDestroy(graph->executable), "destroying a graph");
+    *graph = (struct gpu_graph){0};
+}
+
+static void launch(const struct gpu *gpu, const struct gpu_graph *graph, CUevent behind) {
+    gpu_check(gpu, gpu->driver.GraphLaunch(graph->executable, gpu->stream), "a graph's launch");
+    gpu_check(gpu, gpu->driver.EventRecord(behind, gpu->stream), "an event");
+}
+
+void gpu_graphs_time(const struct gpu *gpu, const struct gpu_graph *graphs, int count, int rounds,
+                     double *samples) {
+    for (int done = 0; done < count * rounds;) {
+        int left = count * rounds - done, batch = left < GPU_EVENTS - 1 ? left : GPU_EVENTS - 1;
+        /* These are not counted: they bring the graphs to the device, and while they run, the next ones are
+         * enqueued, so that none waits for the host. */
+        for (int g = 0; g < count; g++)
+            launch(gpu, &graphs[g], gpu->events[0]);
+        for (int i = 0; i < batch; i++)
+            launch(gpu, &graphs[(done + i) % count], gpu->events[i + 1]);
+        gpu_wait(gpu);
+        for (int i = 0; i < batch; i++) {
+            int graph = (done + i) % count, round = (done + i) / count;
+            float milliseconds;
+            gpu_check(gpu, gpu->driver.EventElapsedTime(&milliseconds, gpu->events[i], gpu->events[i + 1]),
+                      "the time between two events");
+            samples[graph * rounds + round] = 1e-3 * milliseconds / graphs[graph].calls;
+        }
+        done += batch;
     }
 }
 
 struct timing gpu_time(const struct gpu *gpu, void (*call)(void *user, int i), void *user, int calls) {
-    enum { FEW_REPLAYS = 5 };
-    const struct cuda_driver *driver = &gpu->driver;
-    CUgraph graph;
-    CUgraphExec executable;
-    gpu_check(gpu, driver->StreamBeginCapture(gpu->stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "capturing");
-    for (int i = 0; i < calls; i++)
-        call(user, i);
-    gpu_check(gpu, driver->StreamEndCapture(gpu->stream, &graph), "the end of capturing");
-    gpu_check(gpu, driver->GraphInstantiate(&executable, graph, 0), "instantiating a graph");
-
-    double samples[GPU_REPLAYS];
-    replay(gpu, executable, samples, 1);
-    int replays = samples[0] < 0.1 ? GPU_REPLAYS : FEW_REPLAYS;
-    replay(gpu, executable, samples, replays);
-    for (int i = 0; i < replays; i++)
-        samples[i] /= calls;
-    gpu_check(gpu, driver->GraphExecDestroy(executable), "destroying a graph");
-    gpu_check(gpu, driver->GraphDestroy(graph), "destroying a graph");
-    return timing_of(samples, replays);
+    enum { MANY = 30, FEW = 5 };
+    struct gpu_graph graph;
+    double samples[MANY];
+    gpu_graph_make(&graph, gpu, call, user, calls);
+    gpu_graphs_time(gpu, &graph, 1, 1, samples);
+    int rounds = samples[0] * calls < 0.1 ? MANY : FEW;
+    gpu_graphs_time(gpu, &graph, 1, rounds, samples);
+    gpu_graph_free(&graph, gpu);
+    return timing_of(samples, rounds);
 }
 
 /* ---- cuBLAS ---- */

@@ -49,7 +49,7 @@ struct cuda_driver {
 typedef int cublas_gemm(void *, int, int, int, int, int, const void *, const void *, int, int, const void *,
                         int, int, const void *, void *, int, int, int, int);
 
-enum { CUBLAS_WORKSPACE = 32 << 20, GPU_REPLAYS = 30 };
+enum { CUBLAS_WORKSPACE = 32 << 20, GPU_EVENTS = 128 };
 
 struct gpu {
     struct cuda_driver driver;
@@ -57,7 +57,7 @@ struct gpu {
     CUcontext context; /* the device's primary one, current on the thread that opened it */
     CUstream stream;
     int capability, multiprocessors, l2_bytes, driver_version;
-    CUevent events[GPU_REPLAYS + 1];
+    CUevent events[GPU_EVENTS];
     void *cublas; /* its handle; NULL: there is no libcublas */
     cublas_gemm *gemm;
     uint64_t cublas_workspace;
@@ -73,8 +73,22 @@ void gpu_upload(const struct gpu *gpu, uint64_t address, const void *host, uint6
 void gpu_download(const struct gpu *gpu, void *host, uint64_t address, uint64_t bytes);
 void gpu_wait(const struct gpu *gpu);
 
-/* Captures call(user, 0) .. call(user, calls-1), which enqueue on gpu->stream, in a graph and replays it
- * GPU_REPLAYS times, or 5 when a replay takes over 100 ms. Answers seconds per call. */
+/* Calls that were captured. */
+struct gpu_graph {
+    CUgraphExec executable;
+    int calls;
+};
+
+/* Captures call(user, 0) .. call(user, calls-1), which enqueue on gpu->stream. */
+void gpu_graph_make(struct gpu_graph *graph, const struct gpu *gpu, void (*call)(void *user, int i),
+                    void *user, int calls);
+void gpu_graph_free(struct gpu_graph *graph, const struct gpu *gpu);
+/* Replays the graphs in turns, each `rounds` times: samples[g * rounds ...] are the seconds of a call of
+ * graph g.
+ */
+void gpu_graphs_time(const struct gpu *gpu, const struct gpu_graph *graphs, int count, int rounds,
+                     double *samples);
+/* One graph alone, replayed 30 times, or 5 when a replay takes over 100 ms. */
 struct timing gpu_time(const struct gpu *gpu, void (*call)(void *user, int i), void *user, int calls);
 
 /* out[m][n] = in[m][k] . weights[n][k]^T in f16 by cuBLAS with float accumulation, rows without gaps. */

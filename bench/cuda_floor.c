@@ -7,7 +7,7 @@
 
 /* ---- reading and copying ---- */
 
-enum { THREADS = 512, BLOCKS = 4 /* of a multiprocessor */, LOADS = 8 /* under way in a thread */ };
+enum { LOADS = 8 /* under way in a thread */ };
 
 /* at = base, base + step, ...: the i-th address in `from`, and whether there is so much. */
 static void print_place(FILE *out, int i, const char *from) {
@@ -70,6 +70,8 @@ static char *kernels_source(int capability) {
 
 void reader_open(struct reader *reader, const struct gpu *gpu) {
     CUmodule module;
+    reader->blocks = 4;
+    reader->threads = 512;
     char *source = kernels_source(gpu->capability);
     gpu_check(gpu, gpu->driver.ModuleLoadData(&module, source), "the kernels that read and copy");
     gpu_check(gpu, gpu->driver.ModuleGetFunction(&reader->read, module, "read_bytes"), "read_bytes");
@@ -78,16 +80,16 @@ void reader_open(struct reader *reader, const struct gpu *gpu) {
     free(source);
 }
 
-static void launch(CUfunction function, const struct gpu *gpu, uint64_t from, uint64_t bytes, uint64_t to,
-                   bool early) {
+static void launch(const struct reader *reader, CUfunction function, const struct gpu *gpu, uint64_t from,
+                   uint64_t bytes, uint64_t to, bool early) {
     uint64_t count = bytes / 16;
     void *arguments[] = {&from, &count, &to};
     CUlaunchAttribute serialization = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                        .value.programmaticStreamSerializationAllowed = 1};
-    CUlaunchConfig config = {.gridDimX = (unsigned)(BLOCKS * gpu->multiprocessors),
+    CUlaunchConfig config = {.gridDimX = (unsigned)(reader->blocks * gpu->multiprocessors),
                              .gridDimY = 1,
                              .gridDimZ = 1,
-                             .blockDimX = THREADS,
+                             .blockDimX = (unsigned)reader->threads,
                              .blockDimY = 1,
                              .blockDimZ = 1,
                              .hStream = gpu->stream,
@@ -98,7 +100,7 @@ static void launch(CUfunction function, const struct gpu *gpu, uint64_t from, ui
 
 void reader_run(const struct reader *reader, const struct gpu *gpu, uint64_t address, uint64_t bytes,
                 bool early) {
-    launch(reader->read, gpu, address, bytes, reader->sink, early);
+    launch(reader, reader->read, gpu, address, bytes, reader->sink, early);
 }
 
 /* ---- all of them ---- */
@@ -123,7 +125,7 @@ static void read_once(void *user, int i) {
 static void copy_once(void *user, int i) {
     struct floor_run *run = user;
     (void)i;
-    launch(run->reader->copy, run->gpu, run->from, FLOOR_BYTES, run->to, false);
+    launch(run->reader, run->reader->copy, run->gpu, run->from, FLOOR_BYTES, run->to, false);
 }
 
 static void driver_copy_once(void *user, int i) {

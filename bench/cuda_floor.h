@@ -8,6 +8,7 @@
 struct reader {
     CUfunction read, copy;
     uint64_t sink;
+    int blocks, threads; /* of a multiprocessor; of a block: 4 and 512 suit large sizes */
 };
 
 void reader_open(struct reader *reader, const struct gpu *gpu);

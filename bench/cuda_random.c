@@ -104,10 +104,10 @@ static void make_q6_k(struct source *source) {
     source->part.format = FMK_FORMAT_Q6_K;
 }
 
-static void make_int4(struct source *source) {
-    enum { GROUP = 128 };
+/* GPTQ in its kinds. Act-order: any k may belong to any group. */
+static void make_grouped(struct source *source, int32_t group_size, bool asymmetric, bool act_order) {
     const uint64_t n = (uint64_t)source->part.n, k = (uint64_t)source->part.k,
-                   groups = (k + GROUP - 1) / GROUP;
+                   group = group_size < 0 ? k : (uint64_t)group_size, groups = (k + group - 1) / group;
     uint16_t *scales = allocate_aligned(2 * groups * n);
     random_halves(scales, groups * n, 5);
     for (uint64_t i = 0; i < groups * n; i++)
@@ -118,11 +118,59 @@ static void make_int4(struct source *source) {
     random_bytes(source->qweight, drawn * block, 6);
     repeat(source->qweight, drawn * block, n * k / 2);
     source->bytes = n * k / 2 + 2 * groups * n;
+    if (asymmetric) {
+        uint32_t *zeros = allocate_aligned(groups * n / 2);
+        random_bytes(zeros, groups * n / 2, 8);
+        for (uint64_t i = 0; i < groups * n / 8; i++)
+            zeros[i] = (zeros[i] & 0x77777777) + 0x44444444; /* 4 to 11, which stand for 5 to 12 */
+        source->qzeros = zeros;
+        source->bytes += groups * n / 2;
+    }
+    if (act_order) {
+        int32_t *g_idx = allocate_aligned(4 * k);
+        uint64_t *random = allocate_aligned(8 * k);
+        random_bytes(random, 8 * k, 9);
+        for (uint64_t i = 0; i < k; i++)
+            g_idx[i] = (int32_t)(i / group);
+        for (uint64_t i = k - 1; i; i--) {
+            uint64_t other = random[i] % (i + 1);
+            int32_t swapped = g_idx[i];
+            g_idx[i] = g_idx[other];
+            g_idx[other] = swapped;
+        }
+        free(random);
+        source->g_idx = g_idx;
+    }
     source->part.format = FMK_FORMAT_GPTQ;
-    source->part.group_size = GROUP;
-    source->part.symmetric = 1;
-    source->part.scales.data.handle = (uintptr_t)scales;
-    source->part.scales.dtype = FMK_F16;
+    source->part.group_size = group_size;
+    source->part.symmetric = asymmetric ? -1 : 1;
+    source->part.scales = (fmk_tensor){.data.handle = (uintptr_t)scales, .dtype = FMK_F16};
+    source->part.qzeros.data.handle = (uintptr_t)source->qzeros;
+    source->part.g_idx.data.handle = (uintptr_t)source->g_idx;
+}
+
+static void make_int4(struct source *source) {
+    make_grouped(source, 128, false, false);
+}
+
+static void make_int4_g32(struct source *source) {
+    make_grouped(source, 32, false, false);
+}
+
+static void make_int4_g64(struct source *source) {
+    make_grouped(source, 64, false, false);
+}
+
+static void make_int4_channel(struct source *source) {
+    make_grouped(source, -1, false, false);
+}
+
+static void make_int4_asym(struct source *source) {
+    make_grouped(source, 128, true, false);
+}
+
+static void make_int4_act_order(struct source *source) {
+    make_grouped(source, 128, false, true);
 }
 
 static void make_f16(struct source *source) {
@@ -136,10 +184,21 @@ static void make_f16(struct source *source) {
     source->part.qweight.dtype = FMK_F16;
 }
 
+const char source_names[] =
+    "q4_k, q6_k, int4, int4_g32, int4_g64, int4_channel, int4_asym, int4_act_order, f16";
+
 static const struct {
     const char *name;
     void (*make)(struct source *source);
-} formats[] = {{"q4_k", make_q4_k}, {"q6_k", make_q6_k}, {"int4", make_int4}, {"f16", make_f16}};
+} formats[] = {{"q4_k", make_q4_k},
+               {"q6_k", make_q6_k},
+               {"int4", make_int4},
+               {"int4_g32", make_int4_g32},
+               {"int4_g64", make_int4_g64},
+               {"int4_channel", make_int4_channel},
+               {"int4_asym", make_int4_asym},
+               {"int4_act_order", make_int4_act_order},
+               {"f16", make_f16}};
 
 enum { NUM_FORMATS = sizeof formats / sizeof *formats };
 
@@ -157,7 +216,7 @@ bool source_knows(const char *name) {
 void source_make(struct source *source, const char *name, int64_t n, int64_t k) {
     size_t row = row_of(name);
     if (row == NUM_FORMATS)
-        quit(EXIT_USAGE, "format \"%s\" is none of q4_k, q6_k, int4, f16", name);
+        quit(EXIT_USAGE, "format \"%s\" is none of %s", name, source_names);
     *source = (struct source){.part = {.struct_size = sizeof source->part, .n = n, .k = k}};
     formats[row].make(source);
     source->part.qweight.data.handle = (uintptr_t)source->qweight;
@@ -166,5 +225,7 @@ void source_make(struct source *source, const char *name, int64_t n, int64_t k) 
 void source_free(struct source *source) {
     free(source->qweight);
     free(source->scales);
+    free(source->qzeros);
+    free(source->g_idx);
     *source = (struct source){0};
 }

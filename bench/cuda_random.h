@@ -16,11 +16,12 @@ uint64_t gpu_random_normal(const struct gpu *gpu, fmk_dtype type, uint64_t count
 /* A matrix as its file holds it. */
 struct source {
     fmk_part part;
-    void *qweight, *scales;
-    uint64_t bytes;
+    void *qweight, *scales, *qzeros, *g_idx;
+    uint64_t bytes; /* of codes, scales and zero points */
 };
 
-/* name: q4_k, q6_k, int4 (GPTQ, symmetric, groups of 128), f16. */
+/* int4 is GPTQ, symmetric, in groups of 128, unless its name says otherwise ("channel": one group). */
+extern const char source_names[];
 bool source_knows(const char *name);
 void source_make(struct source *source, const char *name, int64_t n, int64_t k);
 void source_free(struct source *source);
