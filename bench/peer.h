@@ -38,12 +38,14 @@ struct bench_peer_source {
      * "f32", "f16", "bf16" [n][k]
      * "int4"              GPTQ v1, symmetric (zero 8), without act-order: qweight i32 [k / 8][n], scales f16
      *                     [k / group_size][n]
-     * "int4_asym"         likewise, and qzeros i32 [k / group_size][n / 8]: one less than the zero points */
+     * "int4_asym"         likewise, and qzeros i32 [k / group_size][n / 8]: one less than the zero points
+     * "int4_act_order"    "int4", and g_idx i32 [k]: the group of each k */
     const char *format;
     int64_t n, k;
     int32_t group_size;                    /* int4; else 0 */
     const void *qweight, *scales, *qzeros; /* NULL = the format has none */
     uint64_t qweight_bytes, scales_bytes, qzeros_bytes;
+    const int32_t *g_idx;
 };
 
 /* One product. */
