@@ -1,41 +1,27 @@
-/* Copies rows of bytes from anywhere to anywhere: weights on their way in and out. */
+/* Rows of bytes from one place to another. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#extension GL_EXT_buffer_reference : require
-#extension GL_EXT_shader_explicit_arithmetic_types_int32 : require
-#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
-#extension GL_EXT_shader_8bit_storage : require
-#include "args.h"
+#include "memory.glsl"
 
 layout(local_size_x_id = FMK_VK_SPEC_THREADS) in;
-layout(push_constant) uniform Push {
+
+layout(push_constant, std430) uniform Push {
     fmk_vk_copy_args args;
 };
 
-layout(buffer_reference, std430, buffer_reference_align = 1) buffer Bytes {
-    uint8_t at[];
-};
-layout(buffer_reference, std430, buffer_reference_align = 4) buffer Words {
-    uint32_t at[];
-};
-layout(buffer_reference, std430, buffer_reference_align = 16) buffer Quads {
-    uvec4 at[];
-};
+layout(buffer_reference, std430, buffer_reference_align = 16) writeonly buffer Out16 { uvec4 v; };
+layout(buffer_reference, std430, buffer_reference_align = 1) writeonly buffer Out1 { uint8_t v; };
 
 void main() {
-    uint64_t step = uint64_t(gl_NumWorkGroups.x) * gl_WorkGroupSize.x;
-    uint64_t first = gl_GlobalInvocationID.x;
-    for (uint32_t row = gl_WorkGroupID.y; row < args.rows; row += gl_NumWorkGroups.y) {
+    const uint64_t units = args.bytes / args.unit;
+    for (uint row = gl_WorkGroupID.y; row < args.rows; row += gl_NumWorkGroups.y) {
         uint64_t from = args.from + row * args.from_stride, to = args.to + row * args.to_stride;
-        if (args.unit == 16) {
-            for (uint64_t i = first; i < args.bytes / 16; i += step)
-                Quads(to + 16 * i).at[0] = Quads(from + 16 * i).at[0];
-        } else if (args.unit == 4) {
-            for (uint64_t i = first; i < args.bytes / 4; i += step)
-                Words(to + 4 * i).at[0] = Words(from + 4 * i).at[0];
-        } else {
-            for (uint64_t i = first; i < args.bytes; i += step)
-                Bytes(to + i).at[0] = Bytes(from + i).at[0];
-        }
+        for (uint64_t i = gl_GlobalInvocationID.x; i < units; i += gl_NumWorkGroups.x * gl_WorkGroupSize.x)
+            if (args.unit == 16)
+                Out16(to + 16 * i).v = load_16(from + 16 * i);
+            else if (args.unit == 4)
+                store_4(to + 4 * i, load_4(from + 4 * i));
+            else
+                Out1(to + i).v = uint8_t(load_1(from + i));
     }
 }

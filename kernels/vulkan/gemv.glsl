@@ -1,0 +1,210 @@
+/* Products with few tokens, bound by the bytes of the weights. Included behind what a family says about itself:
+ *
+ *     STRIDE   neighbouring invocations of a team that have rows of their own, before K goes on
+ *     WIDTH    rows of a unit
+ *     QUADS    of a unit: the weights, four neighbours in k at a time, that an invocation takes from a row at once
+ *     RUNS     runs of quads of a unit that share a scale; 0: weights have none
+ *     MINIMA   whether a run has a minimum too
+ *     TAIL     whether a row's last unit may reach past its end
+ *     units()                        of a row
+ *     row_of(first, own)             the team's row with which the invocation's own begins, by its number
+ *     row_address(data, row)
+ *     struct Unit, load_unit(row address, number)
+ *     quad_of(unit, row, quad)       of the unit's rows; codes, or weights
+ *     quad_k(number, quad)           where it is in k
+ *     run_of(quad)
+ *     scales_of(unit, row, run)      scale and minimum
+ *
+ * LANES * STRIDE invocations are a team, LANES share a row and take its units in turn. Each has OWN rows, so that
+ * activations, once loaded, serve them all; weights are loaded for all of them before any is used. A unit is taken
+ * apart once for all tokens. In the end, halves of what an invocation has are swapped with others until each has
+ * sums of its own. */
+
+layout(local_size_x_id = FMK_VK_SPEC_THREADS) in;
+layout(constant_id = FMK_VK_SPEC_THREADS) const uint THREADS = 128;
+layout(constant_id = FMK_VK_SPEC_ROWS) const uint ROWS = 16;
+layout(constant_id = FMK_VK_SPEC_TOKENS) const uint TOKENS = 1;
+layout(constant_id = FMK_VK_SPEC_LANES) const uint LANES = 32;
+layout(constant_id = FMK_VK_SPEC_SCALED) const uint SCALED = 0;
+layout(constant_id = FMK_VK_SPEC_SUBGROUP) const uint SUBGROUP = 0;
+
+const uint OWN = ROWS * LANES / THREADS;
+const uint SUMS = OWN * TOKENS;
+const uint LEFT = SUMS < LANES ? 1 : SUMS / LANES; /* when lanes are added up */
+
+/* Where the invocation is. */
+uint invocation, lane, sub, team;
+/* First byte of each token's row of `from`. */
+uint64_t from_row[TOKENS];
+Unit unit[OWN / WIDTH];
+/* Of own row i / TOKENS and token i % TOKENS; in the end see add_lanes. */
+float sum[SUMS];
+
+void find_place() {
+#ifdef SUBGROUPS
+    invocation = SUBGROUP != 0 ? gl_SubgroupID * SUBGROUP + gl_SubgroupInvocationID : gl_LocalInvocationIndex;
+#else
+    invocation = gl_LocalInvocationIndex;
+#endif
+    sub = invocation % STRIDE;
+    lane = invocation / STRIDE % LANES;
+    team = invocation / (STRIDE * LANES);
+}
+
+/* ---- sums over the lanes ---- */
+
+shared float exchanged[THREADS];
+
+/* The value of the invocation whose number differs in bit `mask`. */
+float exchange(float value, uint mask) {
+#ifdef SUBGROUPS
+    if (mask < SUBGROUP)
+        return subgroupShuffleXor(value, mask);
+#endif
+    barrier();
+    exchanged[invocation] = value;
+    barrier();
+    return exchanged[invocation ^ mask];
+}
+
+/* Of the sums the upper half goes where bit 0 of `lane` is set, of what is left the upper
+ * half where bit 1 is, and so on; all lanes' are added up. What is left is kept in front. The sum of two does not
+ * depend on their order, so that each sum's bits are what they would be without the others. */
+void add_lanes() {
+    [[unroll]] for (uint step = 0; 1u << step < LANES; step++) {
+        bool upper = (lane >> step & 1) != 0;
+        const uint rest = SUMS >> step + 1;
+        if (rest == 0) {
+            sum[0] += exchange(sum[0], STRIDE << step);
+        } else {
+            [[unroll]] for (uint i = 0; i < rest; i++) {
+                float kept = upper ? sum[i + rest] : sum[i], given = upper ? sum[i] : sum[i + rest];
+                sum[i] = kept + exchange(given, STRIDE << step);
+            }
+        }
+    }
+}
+
+/* Of which sum the first that is kept is, and whether no other lane has it. */
+uint kept_sum(out bool mine) {
+    uint first = 0;
+    mine = true;
+    [[unroll]] for (uint step = 0; 1u << step < LANES; step++)
+        if ((lane >> step & 1) != 0) {
+            first += SUMS >> step + 1;
+            if (SUMS >> step + 1 == 0)
+                mine = false;
+        }
+    return first;
+}
+
+/* ---- products ---- */
+
+vec4 load_activations(uint token, uint k) {
+    if (TAIL && k >= args.k)
+        return vec4(0.0);
+    return load_quad(from_row[token], IN_TYPE, k);
+}
+
+float add_products(vec4 w, vec4 x, float sum) {
+    return fma(w.w, x.w, fma(w.z, x.z, fma(w.y, x.y, fma(w.x, x.x, sum))));
+}
+
+/* Weights are made for all tokens. */
+void multiply_weights(uint u) {
+    [[unroll]] for (uint quad = 0; quad < QUADS; quad++) {
+        vec4 w[OWN];
+        [[unroll]] for (uint row = 0; row < OWN; row++) {
+            w[row] = quad_of(unit[row / WIDTH], row % WIDTH, quad);
+            if (RUNS > 0) {
+                vec2 scale = scales_of(unit[row / WIDTH], row % WIDTH, run_of(quad));
+                w[row] = MINIMA ? fma(w[row], vec4(scale.x), vec4(-scale.y)) : w[row] * scale.x;
+            }
+        }
+        [[unroll]] for (uint token = 0; token < TOKENS; token++) {
+            vec4 x = load_activations(token, quad_k(u, quad));
+            [[unroll]] for (uint row = 0; row < OWN; row++)
+                sum[row * TOKENS + token] = add_products(w[row], x, sum[row * TOKENS + token]);
+        }
+    }
+}
+
+/* Sums of codes times activations, a run each, are scaled. */
+void multiply_codes(uint u) {
+    const uint runs = max(RUNS, 1);
+    float product[SUMS * runs], total[TOKENS * runs];
+    [[unroll]] for (uint i = 0; i < SUMS * runs; i++)
+        product[i] = 0.0;
+    [[unroll]] for (uint i = 0; i < TOKENS * runs; i++)
+        total[i] = 0.0;
+    [[unroll]] for (uint quad = 0; quad < QUADS; quad++) {
+        vec4 code[OWN];
+        [[unroll]] for (uint row = 0; row < OWN; row++)
+            code[row] = quad_of(unit[row / WIDTH], row % WIDTH, quad);
+        [[unroll]] for (uint token = 0; token < TOKENS; token++) {
+            vec4 x = load_activations(token, quad_k(u, quad));
+            const uint at = token * runs + run_of(quad);
+            if (MINIMA)
+                total[at] += (x.x + x.y) + (x.z + x.w);
+            [[unroll]] for (uint row = 0; row < OWN; row++)
+                product[row * TOKENS * runs + at] =
+                    add_products(code[row], x, product[row * TOKENS * runs + at]);
+        }
+    }
+    [[unroll]] for (uint row = 0; row < OWN; row++)
+        [[unroll]] for (uint run = 0; run < runs; run++) {
+            vec2 scale = scales_of(unit[row / WIDTH], row % WIDTH, run);
+            [[unroll]] for (uint token = 0; token < TOKENS; token++) {
+                const uint at = token * runs + run;
+                float part = fma(scale.x, product[row * TOKENS * runs + at], sum[row * TOKENS + token]);
+                sum[row * TOKENS + token] = MINIMA ? fma(-scale.y, total[at], part) : part;
+            }
+        }
+}
+
+/* The sums of the team's rows from `first` on. */
+void multiply(uint64_t data, uint first) {
+    [[unroll]] for (uint i = 0; i < SUMS; i++)
+        sum[i] = 0.0;
+    uint64_t row_at[OWN / WIDTH];
+    [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
+        row_at[i] = row_address(data, min(row_of(first, i * WIDTH), args.n - 1));
+    const uint end = units();
+    for (uint u = lane; u < end; u += LANES) {
+        [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
+            unit[i] = load_unit(row_at[i], u);
+        if (RUNS == 0 || SCALED != 0)
+            multiply_weights(u);
+        else
+            multiply_codes(u);
+    }
+    add_lanes();
+}
+
+void main() {
+    find_place();
+    Tokens tokens = find_tokens(gl_WorkGroupID.y, TOKENS);
+    if (tokens.count == 0)
+        return;
+    [[unroll]] for (uint token = 0; token < TOKENS; token++)
+        from_row[token] = args.from + in_row(tokens.first + min(token, tokens.count - 1)) * args.in_stride *
+                                          number_size(IN_TYPE);
+    const uint64_t expert = 2 * uint64_t(args.expert_stride) * tokens.expert;
+    bool mine;
+    const uint kept = kept_sum(mine);
+    for (uint block = gl_WorkGroupID.x; block < (args.n + ROWS - 1) / ROWS; block += gl_NumWorkGroups.x) {
+        const uint first = block * ROWS + team * OWN * STRIDE;
+        float gate[LEFT];
+        [[dont_unroll]] for (uint side = 0; side <= GLU; side++) {
+            if (side != 0)
+                [[unroll]] for (uint i = 0; i < LEFT; i++)
+                    gate[i] = sum[i];
+            multiply((side == 0 ? args.data : args.up) + expert, first);
+        }
+        [[unroll]] for (uint i = 0; i < LEFT; i++) {
+            uint row = row_of(first, (kept + i) / TOKENS), token = (kept + i) % TOKENS;
+            if (mine && row < args.n && token < tokens.count)
+                finish(tokens.expert, row, out_row(tokens.first + token), GLU != 0 ? gate[i] : sum[i], sum[i]);
+        }
+    }
+}

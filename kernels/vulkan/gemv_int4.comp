@@ -1,0 +1,79 @@
+/* Few tokens times int4.x8, panels of eight rows (src/cpu/layouts/x8.h): blocks of scale[8], u8 zero[8] and CHUNKS
+ * chunks of 128 bytes. A chunk is 32 k: of byte 32 v + 4 r + i, the low nibble is row r, k 4 v + i, the high one
+ * the k 16 further on. */
+#version 450
+#ifdef SUBGROUPS
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
+#extension GL_GOOGLE_include_directive : require
+#include "linear.glsl"
+#include "codes.glsl"
+
+layout(constant_id = FMK_VK_SPEC_WEIGHT_TYPE) const uint WEIGHT_TYPE = FMK_VK_F16;
+layout(constant_id = FMK_VK_SPEC_CHUNKS) const uint CHUNKS = 4;
+
+/* A unit is 8 bytes of each of up to four chunks of a block: two rows, 4 v .. + 3 and 4 v + 16 .. + 19 of each
+ * chunk's k, where v = u % 4. Four invocations are the pairs of rows, four times these the v. */
+const uint STRIDE = 4, WIDTH = 2;
+const uint TAKE = CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
+const uint QUADS = 2 * TAKE, RUNS = 1;
+const bool MINIMA = true, TAIL = true;
+const uint HEADER = WEIGHT_TYPE == FMK_VK_F32 ? 40 : 24, CHUNK = 128;
+
+uint pair_of_rows();
+
+struct Unit {
+    uvec2 nibbles[4]; /* TAKE, of both rows */
+    vec2 scale[2];       /* of each row: scale, scale * zero */
+};
+
+uint units() {
+    return (args.k / 32 + TAKE - 1) / TAKE * 4;
+}
+uint row_of(uint first, uint own) {
+    return first + own / 2 * 8 + pair_of_rows() * 2 + own % 2;
+}
+/* The pair's first bytes of the panel: scales and zeros are found from there by twice and half of its offset. */
+uint64_t row_address(uint64_t data, uint row) {
+    return data + uint64_t(row / 8) * args.stride;
+}
+uint run_of(uint quad) {
+    return 0;
+}
+uint quad_k(uint u, uint quad) {
+    return (u / 4 * TAKE + quad / 2) * 32 + quad % 2 * 16 + u % 4 * 4;
+}
+vec4 quad_of(Unit unit, uint row, uint quad) {
+    return nibbles_of(unit.nibbles[quad / 2][row], quad % 2 != 0, 0.0);
+}
+vec2 scales_of(Unit unit, uint row, uint run) {
+    return unit.scale[row];
+}
+
+Unit load_unit(uint64_t panel, uint u) {
+    const uint chunk = u / 4 * TAKE, last = args.k / 32 - 1;
+    uint64_t block = panel + uint64_t(chunk / CHUNKS) * (HEADER + CHUNKS * CHUNK);
+    uint64_t codes = block + HEADER + u % 4 * 32 + pair_of_rows() * 8;
+    Unit unit;
+    [[unroll]] for (uint i = 0; i < TAKE; i++) /* past the last it is that one again: activations are 0 there */
+        unit.nibbles[i] = load_8(codes + (min(chunk + i, last) - chunk / CHUNKS * CHUNKS) * CHUNK);
+    vec2 scale;
+    uint zeros;
+    if (WEIGHT_TYPE == FMK_VK_F32) {
+        scale = uintBitsToFloat(load_8(block + 8 * pair_of_rows()));
+        zeros = load_2(block + 32 + 2 * pair_of_rows());
+    } else {
+        scale = split_pair(load_4(block + 4 * pair_of_rows()), WEIGHT_TYPE);
+        zeros = load_2(block + 16 + 2 * pair_of_rows());
+    }
+    unit.scale[0] = vec2(scale.x, scale.x * code_at(zeros, 0xff, 0, 0.0));
+    unit.scale[1] = vec2(scale.y, scale.y * code_at(zeros, 0xff00, 8, 0.0));
+    return unit;
+}
+
+#include "gemv.glsl"
+
+uint pair_of_rows() {
+    return sub;
+}

@@ -1,0 +1,73 @@
+/* Few tokens times Q4_K, in the file's own blocks of 256 weights and 144 bytes: f16 d, f16 dmin, u8 scales[12],
+ * u8 nibbles[128]. */
+#version 450
+#ifdef SUBGROUPS
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
+#extension GL_GOOGLE_include_directive : require
+#include "linear.glsl"
+#include "codes.glsl"
+
+const uint STRIDE = 1, WIDTH = 1, BLOCK = 144;
+
+/* A quarter of a block: 32 bytes, whose low nibbles are one sub-block of 32 weights and whose high nibbles are the
+ * next. Quads 2 i and 2 i + 1 are those of word i. */
+const uint QUADS = 16, RUNS = 2;
+const bool MINIMA = true, TAIL = false;
+
+struct Unit {
+    uint nibbles[8];
+    vec2 scale[2]; /* of both sub-blocks: scale, minimum */
+};
+
+uint units() {
+    return args.k / 64;
+}
+uint row_of(uint first, uint own) {
+    return first + own;
+}
+uint64_t row_address(uint64_t data, uint row) {
+    return data + uint64_t(row) * args.stride;
+}
+uint run_of(uint quad) {
+    return quad % 2;
+}
+uint quad_k(uint u, uint quad) {
+    return 64 * u + quad % 2 * 32 + quad / 2 * 4;
+}
+vec4 quad_of(Unit unit, uint row, uint quad) {
+    return nibbles_of(unit.nibbles[quad / 2], quad % 2 != 0, 0.0);
+}
+vec2 scales_of(Unit unit, uint row, uint run) {
+    return unit.scale[run];
+}
+
+/* The scales and minima of sub-blocks 2 part and 2 part + 1. Six bits each: of the first four sub-blocks in bytes
+ * of their own, of the others four bits in the third word and two in front of the others'. */
+void find_scales(uvec4 header, uint part, out vec2 scale[2]) {
+    uvec3 words = header.yzw >> part % 2 * 16;
+    uint scales = words.x & 0x3f3f, minima = words.y & 0x3f3f;
+    if (part >= 2) {
+        scales = words.z & 0x0f0f | words.x >> 2 & 0x3030;
+        minima = words.z >> 4 & 0x0f0f | words.y >> 2 & 0x3030;
+    }
+    vec2 d = split_halves(header.x);
+    scale[0] = d * vec2(code_at(scales, 0x3f, 0, 0.0), code_at(minima, 0x3f, 0, 0.0));
+    scale[1] = d * vec2(code_at(scales, 0x3f00, 8, 0.0), code_at(minima, 0x3f00, 8, 0.0));
+}
+
+Unit load_unit(uint64_t row, uint u) {
+    uint64_t block = row + uint64_t(u / 4) * BLOCK, nibbles = block + 16 + u % 4 * 32;
+    uvec4 header = load_words(block, VECTORS != 0), low = load_words(nibbles, VECTORS != 0),
+          high = load_words(nibbles + 16, VECTORS != 0);
+    Unit unit;
+    [[unroll]] for (uint i = 0; i < 4; i++) {
+        unit.nibbles[i] = low[i];
+        unit.nibbles[4 + i] = high[i];
+    }
+    find_scales(header, u % 4, unit.scale);
+    return unit;
+}
+
+#include "gemv.glsl"
