@@ -60,6 +60,7 @@ enum {
     KEY_COMMIT = 'c',
     KEY_DEVICE = 'd',
     KEY_CSV = 'o',
+    KEY_SECONDS = 't',
     KEY_DISABLE = 0x100,
     KEY_REFINE
 };
@@ -76,6 +77,7 @@ static const struct argp_option options[] = {
     {"rounds", KEY_ROUNDS, "R", 0, "replays of each graph", 0},
     {"refine", KEY_REFINE, "F", 0,
      "measure between two m that differ by more than this factor, down to neighbours", 0},
+    {"seconds", KEY_SECONDS, "S", 0, "begin no point later than S seconds from the start", 0},
     {"csv", KEY_CSV, "FILE", 0, "all results as rows of numbers", 0},
     {"commit", KEY_COMMIT, "TEXT", 0, "what was built, for the header", 0},
     {"device", KEY_DEVICE, "I", 0, "index of the GPU (default 0)", 0},
@@ -183,6 +185,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (!(o->refine > 1))
             quit(EXIT_USAGE, "--refine \"%s\" is not a factor above 1", arg);
         return 0;
+    case KEY_SECONDS:
+        o->seconds = (double)parse_number("--seconds", arg, 1, 86400);
+        return 0;
     case KEY_CSV:
         o->csv = arg;
         return 0;
@@ -260,7 +265,7 @@ int main(int argc, char **argv) {
         o.mode = "points";
     size_t mode = mode_of(&o);
 
-    struct sweep sweep = {.options = &o};
+    struct sweep sweep = {.options = &o, .begun = seconds()};
     bench_open(&sweep.bench, o.device, o.disable);
     device_open(&sweep.cpu, &(struct device_options){.backend = "cpu", .threads = 1});
     sweep.csv = o.csv ? fopen(o.csv, "w") : NULL;
@@ -271,6 +276,8 @@ int main(int argc, char **argv) {
         quit(EXIT_USAGE, "there is nobody to be measured");
     print_head(&sweep, argc, argv);
     modes[mode].run(&sweep);
+    if (sweep.late)
+        printf("Incomplete: after %.0f seconds no further point was begun.\n\n", o.seconds);
     contenders_close(&sweep);
     for (int i = 0; i < sweep.num_results; i++)
         free(sweep.results[i].kernel);

@@ -27,7 +27,8 @@ struct sweep_options {
     int num_kinds;
     const char *peers[MAX_LIST], *without[MAX_LIST];
     int num_peers, num_without;
-    double refine; /* measure between two m whose times differ by more than this factor; 0 = do not */
+    double seconds; /* no point begins later; 0 = all are measured */
+    double refine;  /* measure between two m whose times differ by more than this factor; 0 = do not */
 };
 
 /* One implementation, with one kind of weight. */
@@ -63,6 +64,8 @@ struct sweep {
     struct device cpu; /* converts numbers */
     struct result *results;
     int num_results, room;
+    double begun;
+    bool late; /* points were left out */
     FILE *csv;
 };
 

@@ -106,9 +106,18 @@ static int calls_foreseen(const struct contender *who) {
     return calls;
 }
 
-/* Seconds of the first contender; 0 = none could. */
+/* Whether the time that was given is over. */
+static bool too_late(struct sweep *sweep) {
+    double limit = sweep->options->seconds;
+    sweep->late |= limit > 0 && seconds() - sweep->begun > limit;
+    return sweep->late;
+}
+
+/* Seconds of the first contender; 0 = none could, or there is no time left. */
 static double measure_point(struct place *place, int64_t m) {
     struct sweep *sweep = place->sweep;
+    if (too_late(sweep))
+        return 0;
     const struct gpu *gpu = &sweep->bench.gpu;
     struct turn turns[MAX_CONTENDERS];
     struct gpu_graph graphs[MAX_CONTENDERS];
@@ -242,7 +251,7 @@ static void place_close(struct place *place) {
 }
 
 void sweep_run(struct sweep *sweep) {
-    for (int i = 0; i < sweep->options->num_shapes; i++) {
+    for (int i = 0; i < sweep->options->num_shapes && !too_late(sweep); i++) {
         struct place place;
         place_open(&place, sweep, sweep->options->shapes[i]);
         measure_shape(&place);
