@@ -10,12 +10,14 @@
 #include "epilogue.h"
 #include "slab.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
     ALIGN = 64,
     BEST_BYTES = 128 << 20, /* a slab grows no larger than this, whatever m is */
-    SERIAL_WORK = 1 << 20   /* weights times rows, some 20 us: to wake the pool for less takes longer */
+    SERIAL_WORK = 1 << 20,  /* weights times rows, some 20 us: to wake the pool for less takes longer */
+    SHEET_COST = 16         /* tokens in whose time a sheet is decoded, or less */
 };
 
 /* Everything about a call that is fixed before the first slab. */
@@ -26,6 +28,8 @@ struct plan {
     struct fmk_slot slot[FMK_MAX_PARTS];
     int32_t slot_of[FMK_MAX_PARTS], slots;
     int32_t experts;
+    bool sheets;     /* some part's kernel is a gemm kernel */
+    int32_t workers; /* that have room for a sheet and sums of their own, where there are sheets */
 };
 
 static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, const struct fmk_call *call,
@@ -33,6 +37,8 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
     plan->w = w;
     plan->call = call;
     plan->slots = 0;
+    plan->sheets = false;
+    plan->workers = 1;
     plan->experts = w->num_experts ? w->num_experts : 1;
     for (int32_t p = 0; p < w->num_parts; p++) {
         struct fmk_query query = fmk_kernel_query(ctx, w, call, p, 0);
@@ -48,6 +54,7 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
                 .part = &w->parts[p],
                 .quantize = form == FMK_ACTS_F32 ? NULL : fmk_quantize_row_best(form, ctx->features)};
         plan->slot_of[p] = s;
+        plan->sheets |= plan->kernel[p]->gemm != NULL;
     }
 }
 
@@ -57,6 +64,8 @@ struct room {
     int64_t *tasks; /* [experts + 1]: tasks before each expert's */
     float *pairs;   /* REDUCE_TOP_K */
     uint8_t *present;
+    uint8_t *sheets; /* [workers]: a sheet, then sums of sum_tokens tokens, then those of `up` */
+    int64_t sum_tokens, sheet_stride;
 };
 
 static void *take(char *base, int64_t *at, int64_t bytes) {
@@ -79,6 +88,9 @@ static int64_t lay_out(struct plan *plan, int64_t units, char *base, struct room
     room->pairs = call->reduce ? take(base, &at, rows * call->width * 4) : NULL;
     for (int32_t s = 0; s < plan->slots; s++)
         at += fmk_acts_place(&plan->slot[s], rows, base ? base + at : NULL);
+    room->sum_tokens = fmk_min(rows, FMK_SHEET_TOKENS);
+    room->sheet_stride = FMK_SHEET_BYTES + (call->args.act ? 2 : 1) * room->sum_tokens * FMK_TILE_N * 4;
+    room->sheets = plan->sheets ? take(base, &at, plan->workers * room->sheet_stride) : NULL;
     return at;
 }
 
@@ -99,6 +111,18 @@ static int64_t units_in(struct plan *plan, int64_t most, uint64_t bytes) {
     return low;
 }
 
+/* The same, with as many workers as there are threads, unless a smaller slab would be the price. */
+static int64_t units_for(struct plan *plan, int32_t threads, int64_t most, uint64_t bytes) {
+    plan->workers = 1;
+    int64_t units = units_in(plan, most, bytes);
+    if (!plan->sheets)
+        return units;
+    for (plan->workers = threads; plan->workers > 1; plan->workers = (plan->workers + 1) / 2)
+        if (units_in(plan, most, bytes) >= fmk_min(units, FMK_TILE_M))
+            return units_in(plan, most, bytes);
+    return units;
+}
+
 static int64_t units_at_most(const struct plan *plan) {
     return plan->call->rows / plan->call->rows_per_token;
 }
@@ -113,7 +137,8 @@ void fmk_cpu_workspace(struct fmk_context *ctx, const struct fmk_projection *w, 
     if (!most)
         return;
     *least = (uint64_t)lay_out(&plan, 1, NULL, &room);
-    *best = (uint64_t)lay_out(&plan, fmk_max(1, units_in(&plan, most, BEST_BYTES)), NULL, &room);
+    int64_t units = units_for(&plan, ctx->info.threads, most, BEST_BYTES);
+    *best = (uint64_t)lay_out(&plan, fmk_max(1, units), NULL, &room);
 }
 
 /* ---- gather ---- */
@@ -156,23 +181,56 @@ struct multiply {
     int32_t column_parts; /* parts that have tiles of their own: 1 when gate and up are fused */
     bool fused;
     int32_t tile_rows, columns; /* rows of a tile; tiles along N */
-    int64_t tokens;             /* of a task: a multiple of FMK_TILE_M */
+    int64_t tokens;             /* of a task: a multiple of FMK_TILE_M, but where there are sheets */
+    int64_t tasks;
+    atomic_int_least64_t next; /* task that a worker takes, where there are sheets */
 };
 
 static int32_t tiles_of(const struct fmk_packed *part, int32_t tile_rows) {
     return (int32_t)((part->n + tile_rows - 1) / tile_rows);
 }
 
-static void run_kernel(const struct multiply *m, int32_t p, int32_t expert, int64_t row, int32_t rows,
-                       int64_t first, int32_t tokens, float *out) {
+/* One task: some rows of a part times some tokens of an expert. */
+struct task {
+    int32_t p, expert, rows;
+    int64_t row, column; /* in the part; in the output */
+    int64_t first, end;  /* tokens */
+};
+
+static struct task find_task(const struct multiply *m, int64_t i) {
+    const struct fmk_projection *w = m->plan->w;
+    const struct fmk_slab *slab = &m->room->slab;
+    struct task task = {0};
+    while (m->room->tasks[task.expert + 1] <= i)
+        task.expert++;
+    i -= m->room->tasks[task.expert];
+
+    /* Neighbouring tasks share weights, so that they meet them in the cache. */
+    int64_t begin = slab->first[task.expert], end = slab->first[task.expert + 1];
+    int64_t chunks = (end - begin + m->tokens - 1) / m->tokens;
+    int64_t tile = i / chunks, chunk = i % chunks;
+    while (task.p < m->column_parts - 1 && tile >= tiles_of(&w->parts[task.p], m->tile_rows)) {
+        tile -= tiles_of(&w->parts[task.p], m->tile_rows);
+        task.column += w->parts[task.p++].n;
+    }
+    task.row = tile * m->tile_rows;
+    task.rows = (int32_t)fmk_min(m->tile_rows, w->parts[task.p].n - task.row);
+    task.column += task.row;
+    task.first = begin + chunk * m->tokens;
+    task.end = fmk_min(task.first + m->tokens, end);
+    return task;
+}
+
+static void run_tile(const struct multiply *m, const struct task *task, int32_t p, int64_t first,
+                     int32_t tokens, float *out) {
     const struct plan *plan = m->plan;
     const struct fmk_packed *part = &plan->w->parts[p];
     struct fmk_tile tile = {
         .part = part,
-        .data = part->data + (uint64_t)expert * part->expert_stride,
+        .data = part->data + (uint64_t)task->expert * part->expert_stride,
         .acts = &plan->slot[plan->slot_of[p]].acts,
-        .row = row,
-        .rows = rows,
+        .row = task->row,
+        .rows = task->rows,
         .token = first,
         .tokens = tokens,
         .out = out,
@@ -180,44 +238,69 @@ static void run_kernel(const struct multiply *m, int32_t p, int32_t expert, int6
     plan->kernel[p]->tile(&tile);
 }
 
-static const float *bias_of(const struct fmk_packed *part, int32_t expert, int64_t row) {
-    return part->bias ? part->bias + expert * part->n + row : NULL;
+/* All tokens of the task, by sheets where the part's kernel takes them. */
+static void run_sheets(const struct multiply *m, const struct task *task, int32_t p, void *sheet,
+                       float *out) {
+    const struct plan *plan = m->plan;
+    const struct fmk_packed *part = &plan->w->parts[p];
+    struct fmk_gemm_job job = {
+        .part = part,
+        .data = part->data + (uint64_t)task->expert * part->expert_stride,
+        .acts = &plan->slot[plan->slot_of[p]].acts.gemm,
+        .row = task->row,
+        .rows = task->rows,
+        .token = task->first,
+        .tokens = (int32_t)(task->end - task->first),
+        .sheet = sheet,
+        .out = out,
+    };
+    if (plan->kernel[p]->gemm) {
+        plan->kernel[p]->gemm(&job);
+        return;
+    }
+    for (int64_t first = task->first; first < task->end; first += FMK_TILE_M, out += FMK_TILE_M * FMK_TILE_N)
+        run_tile(m, task, p, first, (int32_t)fmk_min(FMK_TILE_M, task->end - first), out);
+}
+
+static const float *bias_of(const struct fmk_packed *part, const struct task *task) {
+    return part->bias ? part->bias + task->expert * part->n + task->row : NULL;
+}
+
+static void finish(const struct multiply *m, const struct task *task, int64_t first, int32_t tokens,
+                   const float *out, const float *up) {
+    const struct fmk_packed *parts = m->plan->w->parts;
+    if (m->fused)
+        fmk_store_glu(&m->epilogue, out, up, bias_of(&parts[task->p], task), bias_of(&parts[1], task), first,
+                      tokens, task->row, task->rows);
+    else
+        fmk_store_tile(&m->epilogue, out, bias_of(&parts[task->p], task), first, tokens, task->column,
+                       task->rows);
 }
 
 static void multiply_task(void *arg, int64_t i) {
     const struct multiply *m = arg;
-    const struct fmk_projection *w = m->plan->w;
-    const struct fmk_slab *slab = &m->room->slab;
-    int32_t expert = 0;
-    while (m->room->tasks[expert + 1] <= i)
-        expert++;
-    i -= m->room->tasks[expert];
-
-    /* Neighbouring tasks share weights, so that they meet them in the cache. */
-    int64_t chunks = (slab->first[expert + 1] - slab->first[expert] + m->tokens - 1) / m->tokens;
-    int64_t tile = i / chunks, chunk = i % chunks, column = 0;
-    int32_t p = 0;
-    while (p < m->column_parts - 1 && tile >= tiles_of(&w->parts[p], m->tile_rows)) {
-        tile -= tiles_of(&w->parts[p], m->tile_rows);
-        column += w->parts[p++].n;
-    }
-    const struct fmk_packed *part = &w->parts[p];
-    int64_t row = tile * m->tile_rows;
-    int32_t rows = (int32_t)fmk_min(m->tile_rows, part->n - row);
-    int64_t first = slab->first[expert] + chunk * m->tokens;
-    int64_t end = fmk_min(first + m->tokens, slab->first[expert + 1]);
-
+    struct task task = find_task(m, i);
     _Alignas(64) float out[FMK_TILE_M * FMK_TILE_N], up[FMK_TILE_M * FMK_TILE_N];
-    for (; first < end; first += FMK_TILE_M) {
-        int32_t tokens = (int32_t)fmk_min(FMK_TILE_M, end - first);
-        run_kernel(m, p, expert, row, rows, first, tokens, out);
-        if (m->fused) {
-            run_kernel(m, 1, expert, row, rows, first, tokens, up);
-            fmk_store_glu(&m->epilogue, out, up, bias_of(part, expert, row),
-                          bias_of(&w->parts[1], expert, row), first, tokens, row, rows);
-        } else {
-            fmk_store_tile(&m->epilogue, out, bias_of(part, expert, row), first, tokens, column + row, rows);
-        }
+    for (int64_t first = task.first; first < task.end; first += FMK_TILE_M) {
+        int32_t tokens = (int32_t)fmk_min(FMK_TILE_M, task.end - first);
+        run_tile(m, &task, task.p, first, tokens, out);
+        if (m->fused)
+            run_tile(m, &task, 1, first, tokens, up);
+        finish(m, &task, first, tokens, out, up);
+    }
+}
+
+/* Takes tasks until there are none: a sheet's room is a worker's, and there are as many as have some. */
+static void multiply_worker(void *arg, int64_t worker) {
+    struct multiply *m = arg;
+    uint8_t *sheet = m->room->sheets + worker * m->room->sheet_stride;
+    float *out = (float *)(sheet + FMK_SHEET_BYTES), *up = out + m->room->sum_tokens * FMK_TILE_N;
+    for (int64_t i; (i = atomic_fetch_add(&m->next, 1)) < m->tasks;) {
+        struct task task = find_task(m, i);
+        run_sheets(m, &task, task.p, sheet, out);
+        if (m->fused)
+            run_sheets(m, &task, 1, sheet, up);
+        finish(m, &task, task.first, (int32_t)(task.end - task.first), out, up);
     }
 }
 
@@ -256,6 +339,32 @@ static int64_t cut(struct multiply *m, int64_t threads) {
     return tasks;
 }
 
+/* Where there are sheets: what takes least if all workers are equally fast. A sheet of fewer rows or for
+ * fewer tokens costs more a product. */
+static int64_t cut_sheets(struct multiply *m, int64_t workers) {
+    int64_t best = INT64_MAX, longest = 0;
+    int32_t best_rows = FMK_TILE_N;
+    int64_t best_tokens = m->room->sum_tokens;
+    for (int32_t e = 0; e < m->plan->experts; e++)
+        longest = fmk_max(longest, m->room->slab.first[e + 1] - m->room->slab.first[e]);
+    for (m->tile_rows = FMK_TILE_N; m->tile_rows >= FMK_STRIP; m->tile_rows /= 2)
+        for (int64_t cuts = (longest + m->room->sum_tokens - 1) / m->room->sum_tokens; cuts; cuts *= 2) {
+            m->tokens = fmk_min(fmk_round_up((longest + cuts - 1) / cuts, FMK_STRIP), m->room->sum_tokens);
+            int64_t turns = (count_tasks(m) + workers - 1) / workers;
+            int64_t cost = turns * m->tile_rows * (fmk_min(m->tokens, longest) + SHEET_COST);
+            if (cost < best) {
+                best = cost;
+                best_rows = m->tile_rows;
+                best_tokens = m->tokens;
+            }
+            if (m->tokens <= FMK_STRIP)
+                break;
+        }
+    m->tile_rows = best_rows;
+    m->tokens = best_tokens;
+    return count_tasks(m);
+}
+
 /* ---- reduce ---- */
 
 struct reduce {
@@ -286,7 +395,8 @@ static void run_slab(struct fmk_context *ctx, struct plan *plan, int64_t m, int6
     const struct fmk_call *call = plan->call;
     struct fmk_slab slab = room->slab;
     fmk_slab_fill(plan->w, call, m, begin, end, &slab);
-    struct room here = {slab, room->tasks, room->pairs, room->present};
+    struct room here = *room;
+    here.slab = slab;
 
     bool serial = slab.count * plan->w->n <= SERIAL_WORK / plan->w->k;
     struct gather gather = {plan, &here, 1};
@@ -301,8 +411,14 @@ static void run_slab(struct fmk_context *ctx, struct plan *plan, int64_t m, int6
         .fused = call->args.act != FMK_ACT_NONE,
     };
     multiply.column_parts = multiply.fused ? 1 : plan->w->num_parts;
-    int64_t tasks = cut(&multiply, serial ? 1 : ctx->info.threads);
-    spread(ctx, serial, multiply_task, &multiply, tasks);
+    if (plan->sheets) {
+        int64_t workers = serial ? 1 : plan->workers;
+        multiply.tasks = cut_sheets(&multiply, workers);
+        spread(ctx, serial, multiply_worker, &multiply, fmk_min(workers, multiply.tasks));
+    } else {
+        multiply.tasks = cut(&multiply, serial ? 1 : ctx->info.threads);
+        spread(ctx, serial, multiply_task, &multiply, multiply.tasks);
+    }
 
     if (call->reduce) {
         memset(room->present, 0, (size_t)((end - begin) * call->rows_per_token));
@@ -340,7 +456,7 @@ fmk_status fmk_cpu_linear(struct fmk_queue *queue, const struct fmk_projection *
         return status;
 
     int64_t units = fmk_slab_units(w, call, m);
-    int64_t slab = fmk_max(1, units_in(&plan, units, space->size));
+    int64_t slab = fmk_max(1, units_for(&plan, queue->ctx->info.threads, units, space->size));
     lay_out(&plan, slab, fmk_pointer(*space), &room);
     for (int64_t begin = 0; begin < units; begin += slab)
         run_slab(queue->ctx, &plan, m, begin, fmk_min(begin + slab, units), &room);

@@ -29,6 +29,34 @@ enum {
 };
 #endif
 
+#if defined(__x86_64__)
+static const char *not_gemm(const struct fmk_query *query) {
+    if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
+        return "fewer rows have other sums and the call asks for BATCH_INVARIANT";
+    return query->depth < FMK_SHEET_M ? "it is slower for so few rows" : NULL;
+}
+
+/* Where a register holds sixteen rows, panels of eight are not read. */
+static const char *not_gemm_x16(const struct fmk_query *query) {
+    return query->part->layout->panel_rows == 8 ? "it reads panels of sixteen rows" : not_gemm(query);
+}
+
+static const char *not_integers(const struct fmk_query *query) {
+    return query->part->layout->family == FMK_FAMILY_DENSE ? "the weights are no codes"
+                                                           : rounds_activations(query);
+}
+
+static const char *not_gemm_i16(const struct fmk_query *query) {
+    const char *why = not_integers(query);
+    return why ? why : not_gemm(query);
+}
+
+static const char *not_gemm_i16_x16(const struct fmk_query *query) {
+    const char *why = not_integers(query);
+    return why ? why : not_gemm_x16(query);
+}
+#endif
+
 /* ---- CUDA ---- */
 
 static const char *not_for_gemm(const struct fmk_query *query) {
@@ -197,23 +225,23 @@ static const struct fmk_kernel rows[] = {
     {"cuda.plain", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_PLAIN, NULL},
     {"cuda.reference", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_DOUBLE, NULL},
     {"vulkan.dense.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm_dense,
-     NULL, FMK_VULKAN_GEMM},
+     NULL, FMK_VULKAN_GEMM, NULL},
     {"vulkan.dense.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemv_dense,
-     NULL, FMK_VULKAN_GEMV},
+     NULL, FMK_VULKAN_GEMV, NULL},
     {"vulkan.int4.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
-     FMK_VULKAN_GEMM},
+     FMK_VULKAN_GEMM, NULL},
     {"vulkan.int4.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, no_objection, NULL,
-     FMK_VULKAN_GEMV},
+     FMK_VULKAN_GEMV, NULL},
     {"vulkan.q4_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
-     FMK_VULKAN_GEMM},
+     FMK_VULKAN_GEMM, NULL},
     {"vulkan.q4_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,
-     FMK_VULKAN_GEMV},
+     FMK_VULKAN_GEMV, NULL},
     {"vulkan.q6_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
-     FMK_VULKAN_GEMM},
+     FMK_VULKAN_GEMM, NULL},
     {"vulkan.q6_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,
-     FMK_VULKAN_GEMV},
-    {"vulkan.plain", FMK_BACKEND_VULKAN, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_VULKAN_PLAIN},
-    {"vulkan.reference", FMK_BACKEND_VULKAN, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_VULKAN_DOUBLE},
+     FMK_VULKAN_GEMV, NULL},
+    {"vulkan.plain", FMK_BACKEND_VULKAN, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_VULKAN_PLAIN, NULL},
+    {"vulkan.reference", FMK_BACKEND_VULKAN, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_VULKAN_DOUBLE, NULL},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 

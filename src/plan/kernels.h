@@ -2,7 +2,7 @@
 #ifndef FMK_PLAN_KERNELS_H
 #define FMK_PLAN_KERNELS_H
 
-#include "../cpu/tile.h"
+#include "../cpu/gemm/gemm.h"
 #include "call.h"
 
 struct fmk_context;
@@ -14,6 +14,7 @@ struct fmk_query {
     const struct fmk_packed *part;
     uint32_t flags; /* FMK_LINEAR_* */
     int64_t m;      /* rows of the product at most */
+    int64_t depth;  /* of them, those of an expert if each gets as many */
     bool one;       /* it is best done token by token */
     bool bare;      /* nothing is to be added to the sums, or done with them */
     fmk_dtype in_type;
@@ -24,8 +25,11 @@ struct fmk_query {
 
 enum fmk_acts_form {
     FMK_ACTS_F32,
-    FMK_ACTS_Q8,       /* int8 for instructions that add up pairs */
-    FMK_ACTS_Q8_BLOCKS /* and four: struct fmk_acts_block */
+    FMK_ACTS_Q8,        /* int8 for instructions that add up pairs */
+    FMK_ACTS_Q8_BLOCKS, /* and four: struct fmk_acts_block */
+    FMK_ACTS_GEMM_F32,  /* of gemm kernels: struct fmk_gemm_acts */
+    FMK_ACTS_GEMM_I16,
+    FMK_ACTS_GEMM_BF16
 };
 
 /* How src/cuda/linear.c runs a row. */
@@ -39,6 +43,14 @@ enum fmk_cuda_path {
     FMK_CUDA_DOUBLE /* plain, with double accumulators */
 };
 
+/* How src/vulkan/linear.c runs a row. */
+enum fmk_vulkan_path {
+    FMK_VULKAN_GEMV = 32, /* no number of fmk_cuda_path */
+    FMK_VULKAN_GEMM,
+    FMK_VULKAN_PLAIN,
+    FMK_VULKAN_DOUBLE /* plain, with sums as precise as doubles */
+};
+
 struct fmk_kernel {
     const char *name;
     fmk_backend backend;
@@ -47,7 +59,8 @@ struct fmk_kernel {
     enum fmk_acts_form acts;
     const char *(*why_not)(const struct fmk_query *query); /* NULL = no objection */
     fmk_tile_kernel *tile;                                 /* CPU */
-    enum fmk_cuda_path path;                               /* CUDA */
+    int32_t path;          /* CUDA: enum fmk_cuda_path; Vulkan: enum fmk_vulkan_path */
+    fmk_gemm_kernel *gemm; /* CPU, in place of tile: for many rows */
 };
 
 /* Row i of the table, NULL past its end. */
@@ -64,6 +77,8 @@ bool fmk_kernel_objects(const struct fmk_kernel *row, const struct fmk_query *qu
 const struct fmk_kernel *fmk_kernel_choose(const struct fmk_query *query);
 
 enum {
+    /* Rows of an expert up to which a Vulkan kernel for few is the faster one. */
+    FMK_VULKAN_GEMV_ROWS = 8,
     /* Where the choice on CUDA changes. Of dense weights our kernels are as fast as cuBLAS up to so many
      * rows, if the weights are not too many; of packed ones faster up to so many rows. */
     FMK_GEMM_M_DENSE = 8,

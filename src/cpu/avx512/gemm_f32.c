@@ -1,0 +1,21 @@
+/* Sheets of floats times float activations, AVX-512. */
+#include "vectors.h"
+
+#include "row_codes.h"
+
+#include "../gemm/f32_decode.h"
+#include "../gemm/f32_multiply.h"
+
+static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
+                            struct i16_strip *strip) {
+    i16_decode_strip(job, row, k, count, strip);
+}
+
+static void decode(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
+                   struct f32_strip *strip) {
+    f32_decode_strip(job, row, k, count, strip, decode_integers);
+}
+
+void fmk_gemm_avx512_f32(const struct fmk_gemm_job *job) {
+    f32_job(job, decode);
+}

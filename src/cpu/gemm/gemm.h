@@ -1,0 +1,47 @@
+/* Many tokens: weights are decoded once, a *sheet* of up to 64 rows by 256 or 512 k at a time, into numbers
+ * that the machine multiplies fastest, and a sheet is multiplied by all tokens of a task before the next one
+ * is decoded. (A tile kernel, tile.h, decodes weights again for every 64 tokens, or multiplies codes and
+ * mends the sums afterwards.)
+ *
+ *     f32    floats, as exact as a float kernel
+ *     i16    integers: code times integer scale, at most 12 bits, which is exact; the float scale of 256 k,
+ * or of a group, is applied to sums of integers. Activations are rounded to 11 bits and a sign bf16   what
+ * tiles of AMX multiply; both sides are rounded to 8 bits
+ *
+ * In a sheet 16 rows lie side by side, a *strip*, so that a register holds one k, or a pair of k, of 16 rows.
+ * As with tiles, the sum of an output is made in an order that depends on K alone. */
+#ifndef FMK_CPU_GEMM_H
+#define FMK_CPU_GEMM_H
+
+#include "../tile.h"
+
+enum {
+    FMK_SHEET_M = 16,          /* rows of an expert from which on a sheet is worth it */
+    FMK_STRIP = 16,            /* rows of a strip */
+    FMK_SHEET_TOKENS = 1024,   /* of a task at most: so large its sums may be */
+    FMK_SHEET_BYTES = 64 << 10 /* no sheet takes more: a quarter of the smallest second-level cache */
+};
+
+/* Up to 64 rows of a part times a run of tokens. */
+struct fmk_gemm_job {
+    const struct fmk_packed *part;
+    const uint8_t *data; /* the expert's first byte */
+    const struct fmk_gemm_acts *acts;
+    int64_t row;    /* a multiple of 16 */
+    int32_t rows;   /* 1..64; whole strips are computed, the rest is padding */
+    int64_t token;  /* first activation row */
+    int32_t tokens; /* 1..FMK_SHEET_TOKENS */
+    void *sheet;    /* FMK_SHEET_BYTES, aligned to 64 */
+    float *out;     /* [tokens][FMK_TILE_N]; columns of padding are don't-care */
+};
+
+/* All of K. */
+typedef void fmk_gemm_kernel(const struct fmk_gemm_job *job);
+fmk_gemm_kernel fmk_gemm_avx2_f32, fmk_gemm_avx2_i16;
+fmk_gemm_kernel fmk_gemm_avx512_f32, fmk_gemm_avx512_i16;
+
+/* What turns up to 256 floats of a row into activations of sheets. */
+fmk_quantize_row fmk_gemm_fill_f32, fmk_gemm_fill_bf16;
+fmk_quantize_row fmk_gemm_fill_i16_portable, fmk_gemm_fill_i16_avx2;
+
+#endif
