@@ -17,7 +17,8 @@ from xml.sax.saxutils import escape
 WIDTH, HEIGHT = 330, 240  # of a panel, with its margins
 LEFT, RIGHT, TOP, BOTTOM = 46, 20, 26, 34
 HEAD = 58  # of the picture: title and legend
-COLORS = ["#c0392b", "#e59866", "#1f4e79", "#2e86c1", "#239b56", "#7d3c98", "#b7950b", "#566573"]
+OUR_COLORS = ["#b3261e", "#d9822b", "#e08a7b"]
+COLORS = ["#3f6fb0", "#2a8f83", "#7d5ba6", "#5b6770", "#9c7a2f", "#b05c8d"]
 
 
 def read(path, conditions):
@@ -94,9 +95,16 @@ class Panel:
         return out
 
 
+def colors(names, strong):
+    ours = [name for name in names if name.startswith(strong)]
+    peers = [name for name in names if name not in ours]
+    return ({name: OUR_COLORS[i % len(OUR_COLORS)] for i, name in enumerate(ours)}
+            | {name: COLORS[i % len(COLORS)] for i, name in enumerate(peers)})
+
+
 def draw(panels, args):
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    color = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
+    color = colors(names, args.strong)
     columns = min(args.columns, len(panels))
     width = max(columns * WIDTH, 640)
     height = HEAD + math.ceil(len(panels) / columns) * HEIGHT
