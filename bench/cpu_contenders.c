@@ -1,8 +1,8 @@
 /* The contenders: ours, and those of the shared objects that were named. */
 #include "cpu_bench.h"
+#include "peers.h"
 #include "tool.h"
 
-#include <dlfcn.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,16 +28,7 @@ static void add(struct bench *bench, const struct bench_peer *peer) {
 }
 
 static void add_peers(struct bench *bench, const char *path) {
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* for good: peers may have threads */
-    if (!library)
-        quit(EXIT_USAGE, "--peer: %s", dlerror());
-    bench_peers_function *function;
-    void *found = dlsym(library, "bench_peers");
-    memcpy(&function, &found, sizeof found);
-    const struct bench_peer *const *peers = function ? function(BENCH_PEER_VERSION) : NULL;
-    if (!peers)
-        quit(EXIT_USAGE, "--peer %s: it holds no peers of version %d", path, BENCH_PEER_VERSION);
-    for (; *peers; peers++)
+    for (const struct bench_peer *const *peers = peers_of_file(path); *peers; peers++)
         if ((*peers)->kind == BENCH_PEER_HOST)
             add(bench, *peers);
 }

@@ -26,11 +26,6 @@ static uint64_t read_words(const char *from, size_t run, int streams) {
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { CHAINS = 12 }; /* independent sums: more than latency times units */
-
-/* Makes the compiler believe that the sums are needed. */
-#define KEEP(value) __asm__ volatile("" : "+v"(value))
-
 static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
@@ -106,60 +101,67 @@ static bool has_amx_int8(void) {
     return has_tiles(1u << 25);
 }
 
-__attribute__((target("avx2,fma"))) static double fma256(int64_t rounds, void *panel) {
-    __m256 sum[CHAINS], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(0.25f);
+/* CHAINS sums that do not wait for each other, more than latency times units, in registers that are zero. In
+ * assembly, because compilers keep an array of sums in memory. */
+enum { CHAINS = 12 };
+
+static void zero_registers(void) {
+    __asm__ volatile("vzeroall"
+                     :
+                     :
+                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+                       "xmm10", "xmm11", "xmm12", "xmm13");
+}
+
+static double fma256(int64_t rounds, void *panel) {
     (void)panel;
-    for (int c = 0; c < CHAINS; c++)
-        sum[c] = _mm256_set1_ps((float)c);
+    zero_registers();
     for (int64_t i = 0; i < rounds; i++)
-#pragma GCC unroll 12
-        for (int c = 0; c < CHAINS; c++) {
-            sum[c] = _mm256_fmadd_ps(sum[c], a, b);
-            KEEP(sum[c]);
-        }
+        __asm__ volatile(
+            ".irp sum, 0,1,2,3,4,5,6,7,8,9,10,11\n\tvfmadd231ps %%ymm12, %%ymm13, %%ymm\\sum\n\t.endr"
+            :
+            :
+            : "memory");
+    zero_registers();
     return 2.0 * 8 * CHAINS * (double)rounds;
 }
 
-__attribute__((target("avx512f"))) static double fma512(int64_t rounds, void *panel) {
-    __m512 sum[CHAINS], a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(0.25f);
+static double fma512(int64_t rounds, void *panel) {
     (void)panel;
-    for (int c = 0; c < CHAINS; c++)
-        sum[c] = _mm512_set1_ps((float)c);
+    zero_registers();
     for (int64_t i = 0; i < rounds; i++)
-#pragma GCC unroll 12
-        for (int c = 0; c < CHAINS; c++) {
-            sum[c] = _mm512_fmadd_ps(sum[c], a, b);
-            KEEP(sum[c]);
-        }
+        __asm__ volatile(
+            ".irp sum, 0,1,2,3,4,5,6,7,8,9,10,11\n\tvfmadd231ps %%zmm12, %%zmm13, %%zmm\\sum\n\t.endr"
+            :
+            :
+            : "memory");
+    zero_registers();
     return 2.0 * 16 * CHAINS * (double)rounds;
 }
 
-__attribute__((target("avx512f,avx512vnni"))) static double vnni512(int64_t rounds, void *panel) {
-    __m512i sum[CHAINS], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(2);
+static double vnni512(int64_t rounds, void *panel) {
     (void)panel;
-    for (int c = 0; c < CHAINS; c++)
-        sum[c] = _mm512_setzero_si512();
+    zero_registers();
     for (int64_t i = 0; i < rounds; i++)
-#pragma GCC unroll 12
-        for (int c = 0; c < CHAINS; c++) {
-            sum[c] = _mm512_dpbusd_epi32(sum[c], a, b);
-            KEEP(sum[c]);
-        }
+        __asm__ volatile(
+            ".irp sum, 0,1,2,3,4,5,6,7,8,9,10,11\n\tvpdpbusd %%zmm12, %%zmm13, %%zmm\\sum\n\t.endr"
+            :
+            :
+            : "memory");
+    zero_registers();
     return 2.0 * 64 * CHAINS * (double)rounds;
 }
 
-__attribute__((target("avx512f,avx512bf16"))) static double bf16_512(int64_t rounds, void *panel) {
-    __m512 sum[CHAINS];
-    __m512bh a = (__m512bh)_mm512_set1_epi16(0x3f00), b = (__m512bh)_mm512_set1_epi16(0x3f00);
+static double bf16_512(int64_t rounds, void *panel) {
     (void)panel;
-    for (int c = 0; c < CHAINS; c++)
-        sum[c] = _mm512_setzero_ps();
+    zero_registers();
     for (int64_t i = 0; i < rounds; i++)
-#pragma GCC unroll 12
-        for (int c = 0; c < CHAINS; c++) {
-            sum[c] = _mm512_dpbf16_ps(sum[c], a, b);
-            KEEP(sum[c]);
-        }
+        __asm__ volatile(
+            ".irp sum, 0,1,2,3,4,5,6,7,8,9,10,11\n\tvdpbf16ps %%zmm12, %%zmm13, %%zmm\\sum\n\t.endr"
+            :
+            :
+            : "memory");
+    zero_registers();
     return 2.0 * 32 * CHAINS * (double)rounds;
 }
 

@@ -28,7 +28,7 @@ static void write_number(FILE *csv, const char *format, double number) {
 }
 
 static void write_row(FILE *csv, const struct result *r) {
-    fprintf(csv, "%s,%" PRId32 ",%s,%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%s", r->record, r->threads,
+    fprintf(csv, "%s,%" PRId32 ",\"%s\",%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",\"%s\"", r->record, r->threads,
             r->name, r->format, r->n, r->k, r->m, r->kernel ? r->kernel : "");
     fprintf(csv, ",%.3f,%.3f,%.3f,%.3f,%d,%" PRIu64 ",%" PRIu64, 1e6 * r->time.median, 1e6 * r->time.low,
             1e6 * r->time.high, 1e6 * r->time.least, r->time.count, r->bytes, r->file_bytes);
