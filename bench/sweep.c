@@ -27,6 +27,7 @@ static void run_curve(struct sweep *sweep) {
 static void run_kinds(struct sweep *sweep) {
     sweep_run(sweep);
     print_kinds(sweep);
+    print_kind_goals(sweep);
 }
 
 static const struct {

@@ -7,6 +7,9 @@
 
 enum { MAX_CONTENDERS = 16, MAX_M = 4096, MAX_KINDS = 16 };
 
+/* A relative error that is no rounding: the result is wrong, and competes with nobody. */
+#define WRONG 1e-2
+
 struct shape {
     int64_t n, k;
 };
@@ -112,6 +115,7 @@ void print_means(const struct sweep *sweep);
 /* All, or only those that were missed. */
 void print_goals(const struct sweep *sweep, bool misses);
 void print_kinds(const struct sweep *sweep);
+void print_kind_goals(const struct sweep *sweep);
 void print_cliffs(const struct sweep *sweep);
 
 #endif

@@ -25,9 +25,8 @@ void result_add(struct sweep *sweep, const struct result *result) {
             quit(EXIT_REFUSED, "no memory for %d results", sweep->room);
     }
     if (sweep->csv && !sweep->num_results)
-        fprintf(sweep->csv,
-                "name,format,type,n,k,m,kernel,us,us_p10,us_p90,replays,bytes,read_us,read_early_us,"
-                "error,repeats\n");
+        fprintf(sweep->csv, "name,format,type,n,k,m,kernel,us,us_p10,us_p90,replays,bytes,read_us,read_early_"
+                            "us,error,repeats\n");
     sweep->results[sweep->num_results++] = *result;
     if (sweep->csv)
         write_row(sweep->csv, result);
@@ -49,12 +48,12 @@ static const struct result *beside(const struct sweep *sweep, const struct resul
     return NULL;
 }
 
-/* The fastest of the others. */
+/* The fastest of the others, without those whose results are wrong. */
 static const struct result *best_beside(const struct sweep *sweep, const struct result *at) {
     const struct result *best = NULL;
     for (int i = 0; i < sweep->num_results; i++) {
         const struct result *r = &sweep->results[i];
-        if (same_point(r, at) && r->who->kind == at->who->kind && !is_ours(r->who) &&
+        if (same_point(r, at) && r->who->kind == at->who->kind && !is_ours(r->who) && r->error < WRONG &&
             (!best || r->time.median < best->time.median))
             best = r;
     }
@@ -88,12 +87,9 @@ static const struct result *result_of(const struct sweep *sweep, const struct re
 
 void print_points(const struct sweep *sweep) {
     printf("us: median and tenths of a call in a graph; \"read\": a kernel that only reads as many bytes, by "
-           "plain "
-           "and by dependent launches; \"faster\": how many times as fast as the fastest peer; error: "
-           "relative L2 "
-           "of ours against float64, and the largest of the peers'; \"bits\": whether ours came out the same "
-           "twice."
-           "\n\n| NxK | M |");
+           "plain and by dependent launches; \"faster\": how many times as fast as the fastest peer; error: "
+           "relative L2 of ours against float64, and the largest of the peers'; \"bits\": whether ours came "
+           "out the same twice.\n\n| NxK | M |");
     for (int c = 0; c < sweep->num_contenders; c++)
         printf(" %s us | p10-p90 |", sweep->contenders[c].name);
     printf(" read us | early | fastest peer | faster | error | peers' | bits | kernel |\n|---|---|");
@@ -258,10 +254,8 @@ static void print_goal(int64_t m, const char *name, const char *against, struct 
 
 void print_goals(const struct sweep *sweep, bool misses) {
     printf("### Goals\n\nFactors: how many times as fast as that peer; \"reading\": the share of the time in "
-           "which a "
-           "kernel can read the bytes, of weights of more than 30 MB.\n\n| M | ours | against | shapes | "
-           "mean | goal | "
-           "least | of | goal | |\n|---|---|---|---|---|---|---|---|---|---|\n");
+           "which a kernel can read the bytes, of weights of more than 30 MB.\n\n| M | ours | against | "
+           "shapes | mean | goal | least | of | goal | |\n|---|---|---|---|---|---|---|---|---|---|\n");
     for (int64_t m = 1; m <= MAX_M; m++) {
         for (size_t g = 0; g < sizeof goals / sizeof *goals; g++) {
             struct mean mean = mean_of(sweep, m, goals[g].ours->name, goals[g].peer);
@@ -296,10 +290,9 @@ void print_goals(const struct sweep *sweep, bool misses) {
 void print_kinds(const struct sweep *sweep) {
     const struct kind *base = &sweep->options->kinds[0];
     printf("us: median and tenths; \"of %s\": time / %s's; \"bytes\": likewise; \"excess\": the former / the "
-           "latter, "
-           "which 1 would mean that time goes by bytes.\n\n| NxK | M | implementation | weights | us | "
-           "p10-p90 | of %s "
-           "| bytes | excess | error | bits | kernel |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+           "latter, which 1 would mean that time goes by bytes.\n\n| NxK | M | implementation | weights | us "
+           "| p10-p90 | of %s | bytes | excess | error | bits | kernel "
+           "|\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
            base->name, base->name, base->name);
     for (int i = 0; i < sweep->num_results; i++) {
         const struct result *r = &sweep->results[i], *first = NULL;
@@ -318,6 +311,52 @@ void print_kinds(const struct sweep *sweep) {
             printf(" | | |");
         printf(" %.1e | %s | %s |\n", r->error, r->repeats ? "same" : "different", r->kernel);
     }
+    printf("\n");
+}
+
+/* What a kind may cost: its time as a multiple of the first kind's, and that by the bytes of both. */
+static const struct {
+    const char *kind;
+    bool by_bytes;
+    int64_t to; /* m */
+    double most;
+} kind_goals[] = {
+    {"int4_g32", true, MAX_M, 1.1},     {"int4_g64", true, MAX_M, 1.1},    {"int4_asym", true, MAX_M, 1.1},
+    {"int4_act_order", false, 64, 1.1}, {"int4:bf16", false, MAX_M, 1.05},
+};
+
+/* Of ours by plain launches. The least factor is that of the costliest shape. */
+static struct mean cost_of(const struct sweep *sweep, int64_t m, const char *kind, bool by_bytes) {
+    struct mean mean = {0};
+    for (int i = 0; i < sweep->num_results; i++) {
+        const struct result *r = &sweep->results[i], *first = NULL;
+        if (r->m != m || r->who->peer != &ours_plain || strcmp(r->who->kind->name, kind))
+            continue;
+        for (int j = 0; j < sweep->num_results && !first; j++)
+            if (same_point(r, &sweep->results[j]) && sweep->results[j].who->peer == &ours_plain &&
+                sweep->results[j].who->kind == &sweep->options->kinds[0])
+                first = &sweep->results[j];
+        double bytes = first && by_bytes ? (double)r->bytes / (double)first->bytes : 1;
+        if (first)
+            count_in(&mean, bytes * first->time.median / r->time.median, r->shape);
+    }
+    return mean;
+}
+
+void print_kind_goals(const struct sweep *sweep) {
+    printf("### Goals\n\nTime as a multiple of %s's, and where it says so, by the bytes of both.\n\n"
+           "| weights | M | | shapes | mean | most | of | goal | |\n|---|---|---|---|---|---|---|---|---|\n",
+           sweep->options->kinds[0].name);
+    for (size_t g = 0; g < sizeof kind_goals / sizeof *kind_goals; g++)
+        for (int64_t m = 1; m <= kind_goals[g].to; m++) {
+            struct mean mean = cost_of(sweep, m, kind_goals[g].kind, kind_goals[g].by_bytes);
+            if (!mean.shapes)
+                continue;
+            printf("| %s | %" PRId64 " | %s | %d | %.3f | %.3f | %" PRId64 "x%" PRId64 " | %.2f | %s |\n",
+                   kind_goals[g].kind, m, kind_goals[g].by_bytes ? "by bytes" : "", mean.shapes,
+                   exp(-mean.sum / mean.shapes), 1 / mean.least, mean.worst.n, mean.worst.k,
+                   kind_goals[g].most, 1 / mean.least <= kind_goals[g].most ? "reached" : "MISSED");
+        }
     printf("\n");
 }
 
@@ -341,8 +380,7 @@ void print_cliffs(const struct sweep *sweep) {
             sorted[count++] = &sweep->results[i];
     qsort(sorted, (size_t)count, sizeof *sorted, by_shape_and_m);
     printf("### Steps\n\nWhere %s takes more than %.1f times as long as with the next smaller m that was "
-           "measured."
-           "\n\n| NxK | M | us | next M | us | factor | kernels |\n|---|---|---|---|---|---|---|\n",
+           "measured.\n\n| NxK | M | us | next M | us | factor | kernels |\n|---|---|---|---|---|---|---|\n",
            ours_plain.name, steepest);
     for (int i = 1; i < count; i++) {
         const struct result *low = sorted[i - 1], *high = sorted[i];

@@ -139,6 +139,9 @@ static double measure_point(struct place *place, int64_t m) {
         struct result *result = &results[count++];
         *result = (struct result){.shape = place->shape, .m = m, .who = who, .bytes = who->bytes};
         result->error = check_call(place->check, who, &turn->call, &result->repeats);
+        if (!(result->error < WRONG))
+            fprintf(stderr, "%s: %s: %" PRId64 "x%" PRId64 ", m %" PRId64 ": the relative error is %.1e\n",
+                    program(), who->name, place->shape.n, place->shape.k, m, result->error);
         const char *kernel = who->peer->kernel ? who->peer->kernel(who->weights[0], &turn->call) : "";
         result->kernel = text_of("%s", kernel);
         memcpy(result->read, place->read[who->kind - sweep->options->kinds], sizeof result->read);
