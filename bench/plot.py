@@ -71,7 +71,8 @@ class Panel:
 
     def frame(self, title, x_name):
         left, right, top, bottom = self.x + LEFT, self.x + WIDTH - RIGHT, self.y + TOP, self.y + HEIGHT - BOTTOM
-        out = [f'<text x="{(left + right) / 2:.0f}" y="{top - 8}" text-anchor="middle" class="b">{escape(title)}</text>']
+        middle = (left + right) / 2
+        out = [f'<text x="{middle:.0f}" y="{top - 8}" text-anchor="middle" class="b">{escape(title)}</text>']
         xs = ticks(self.low_x, self.high_x, 2)
         for i, tick in enumerate(xs):
             at, _ = self.place(tick, self.low_y)
@@ -82,7 +83,7 @@ class Panel:
             _, at = self.place(self.low_x, tick)
             out.append(f'<path d="M{left} {at:.1f}H{right}" class="g"/>')
             out.append(f'<text x="{left - 5}" y="{at + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
-        out.append(f'<text x="{(left + right) / 2:.0f}" y="{bottom + 27}" text-anchor="middle">{escape(x_name)}</text>')
+        out.append(f'<text x="{middle:.0f}" y="{bottom + 27}" text-anchor="middle">{escape(x_name)}</text>')
         return out
 
     def line(self, points, color, strong):
@@ -108,7 +109,8 @@ def draw(panels, args):
     columns = min(args.columns, len(panels))
     width = max(columns * WIDTH, 640)
     height = HEAD + math.ceil(len(panels) / columns) * HEIGHT
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+           f'height="{height}">',
            "<style>text{font:11px sans-serif;fill:#333}.b{font-weight:bold}.g{stroke:#ddd;stroke-width:.7}</style>",
            f'<rect width="{width}" height="{height}" fill="#fff"/>',
            f'<text x="{LEFT}" y="20" class="b" style="font-size:14px">{escape(args.title)}</text>']
@@ -138,9 +140,11 @@ def main():
     parser.add_argument("--x", default="m", help="column across (default m)")
     parser.add_argument("--y", default="us", help="column upwards (default us)")
     parser.add_argument("--series", default="name", help="column that tells the lines apart (default name)")
-    parser.add_argument("--panel", default="n,k", type=lambda text: text.split(","), help="columns of a panel (default n,k)")
+    parser.add_argument("--panel", default="n,k", type=lambda text: text.split(","),
+                        help="columns of a panel (default n,k)")
     parser.add_argument("--where", default="", help="COLUMN=VALUE,...: only these rows")
-    parser.add_argument("--only", default="", type=lambda text: [t for t in text.split(",") if t], help="names of lines to draw")
+    parser.add_argument("--only", default="", type=lambda text: [t for t in text.split(",") if t],
+                        help="names of lines to draw")
     parser.add_argument("--over", default="", help="draw how many times as fast as this contender each one is")
     parser.add_argument("--strong", default="ferrumk", help="lines whose names begin so are drawn thick")
     parser.add_argument("--columns", default=4, type=int, help="panels in a row")
