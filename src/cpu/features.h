@@ -14,7 +14,8 @@ enum fmk_cpu_feature {
     FMK_CPU_AVX512_BF16 = 1 << 5, /* with the same */
     FMK_CPU_AMX_BF16 = 1 << 6,    /* with tiles, which the operating system lets the process use */
     FMK_CPU_AMX_INT8 = 1 << 7,
-    FMK_CPU_NEON = 1 << 16, /* every 64-bit ARM */
+    FMK_CPU_STREAMS = 1 << 8, /* a core gets more from memory when it reads in several places by turns */
+    FMK_CPU_NEON = 1 << 16,   /* every 64-bit ARM */
     FMK_CPU_DOTPROD = 1 << 17,
     FMK_CPU_I8MM = 1 << 18
 };

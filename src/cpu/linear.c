@@ -8,6 +8,7 @@
 #include "../parallel.h"
 #include "activations.h"
 #include "epilogue.h"
+#include "features.h"
 #include "slab.h"
 
 #include <stdatomic.h>
@@ -28,6 +29,7 @@ struct plan {
     struct fmk_slot slot[FMK_MAX_PARTS];
     int32_t slot_of[FMK_MAX_PARTS], slots;
     int32_t experts;
+    int32_t streams; /* of tiles */
     bool sheets;     /* some part's kernel is a gemm kernel */
     int32_t workers; /* that have room for a sheet and sums of their own, where there are sheets */
 };
@@ -40,6 +42,7 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
     plan->sheets = false;
     plan->workers = 1;
     plan->experts = w->num_experts ? w->num_experts : 1;
+    plan->streams = ctx->features & FMK_CPU_STREAMS ? 4 : 1;
     for (int32_t p = 0; p < w->num_parts; p++) {
         struct fmk_query query = fmk_kernel_query(ctx, w, call, p, 0);
         plan->kernel[p] = fmk_kernel_choose(&query);
@@ -234,6 +237,7 @@ static void run_tile(const struct multiply *m, const struct task *task, int32_t 
         .token = first,
         .tokens = tokens,
         .out = out,
+        .streams = plan->streams,
     };
     plan->kernel[p]->tile(&tile);
 }

@@ -49,11 +49,12 @@ struct fmk_tile {
     const struct fmk_packed *part;
     const uint8_t *data; /* the expert's first byte */
     const struct fmk_acts *acts;
-    int64_t row;    /* first weight row: a multiple of 8, and of the layout's panel_rows */
-    int32_t rows;   /* 1..64; whole panels are computed, the rest is padding */
-    int64_t token;  /* first activation row */
-    int32_t tokens; /* 1..64 */
-    float *out;     /* [tokens][FMK_TILE_N]; columns rows..63 are don't-care */
+    int64_t row;     /* first weight row: a multiple of 8, and of the layout's panel_rows */
+    int32_t rows;    /* 1..64; whole panels are computed, the rest is padding */
+    int64_t token;   /* first activation row */
+    int32_t tokens;  /* 1..64 */
+    float *out;      /* [tokens][FMK_TILE_N]; columns rows..63 are don't-care */
+    int32_t streams; /* panels, at least 1, to walk in turns, so that memory is read in so many places */
 };
 
 typedef void fmk_tile_kernel(const struct fmk_tile *tile);

@@ -2,20 +2,16 @@
  * integers, by starting a row's sum of 16 k from -32 times the activations' sum. */
 #include "vnni_x16.h"
 
-FMK_INLINE void multiply(const struct fmk_packed *part, const uint8_t *panel, int64_t k,
-                         const struct fmk_acts_block *x, int64_t tokens, const int T, float *out) {
-    (void)part;
-    const uint8_t *block = panel + k / FMK_K_BLOCK * FMK_Q6K_X16_BLOCK;
+FMK_INLINE void multiply(const struct step *step, const int T) {
+    const uint8_t *block = step->panel + step->k / FMK_K_BLOCK * FMK_Q6K_X16_BLOCK;
     __m512 total[MAX_T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++)
         total[t] = _mm512_setzero_ps();
-    fetch(block + FMK_Q6K_X16_BLOCK, 5);
     for (int c = 0; c < 8; c++) {
         const uint8_t *low = block + FMK_Q6K_X16_LOW + c * FMK_X16_CHUNK;
         const uint8_t *high = block + FMK_Q6K_X16_HIGH + c * FMK_X16_CHUNK / 2;
-        fetch(low + FMK_Q6K_X16_BLOCK, FMK_X16_CHUNK / 64);
-        fetch(high + FMK_Q6K_X16_BLOCK, FMK_X16_CHUNK / 128);
+        fetch(block + step->ahead + c * (FMK_Q6K_X16_BLOCK / 8), FMK_Q6K_X16_BLOCK / 8 / 64 + 1);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             __m512 scale = widen_i8(block + FMK_Q6K_X16_SCALES + 16 * (2 * c + h));
@@ -23,9 +19,9 @@ FMK_INLINE void multiply(const struct fmk_packed *part, const uint8_t *panel, in
             unpack_six_bits(low, high, h, codes);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {
-                const struct fmk_acts_block *y = x + t * tokens;
-                __m512i sum = sum_16(broadcast(&y->start[2 * c + h]), codes, y->q + 32 * c + 16 * h);
-                __m512 scaled = _mm512_mul_ps(scale, _mm512_set1_ps(y->scale[2 * c + h]));
+                const struct fmk_acts_block *x = step->x + t * step->tokens;
+                __m512i sum = sum_16(broadcast(&x->start[2 * c + h]), codes, x->q + 32 * c + 16 * h);
+                __m512 scaled = _mm512_mul_ps(scale, _mm512_set1_ps(x->scale[2 * c + h]));
                 total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scaled, total[t]);
             }
         }
@@ -33,7 +29,7 @@ FMK_INLINE void multiply(const struct fmk_packed *part, const uint8_t *panel, in
     __m512 d = widen_f16(block);
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++) {
-        float *place = out + t * FMK_TILE_N;
+        float *place = step->out + t * FMK_TILE_N;
         _mm512_storeu_ps(place, _mm512_fmadd_ps(d, total[t], _mm512_loadu_ps(place)));
     }
 }

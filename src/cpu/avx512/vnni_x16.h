@@ -46,55 +46,75 @@ FMK_INLINE void fetch(const uint8_t *p, const int lines) {
         _mm_prefetch((const char *)p + 64 * i, _MM_HINT_T0);
 }
 
-/* A super-block, or what is left of one, of one panel times T tokens: adds to out. `k` is its first; x is the
- * first token's block, others are `tokens` blocks apart. */
-typedef void multiply_block(const struct fmk_packed *part, const uint8_t *panel, int64_t k,
-                            const struct fmk_acts_block *x, int64_t tokens, const int T, float *out);
+/* Bytes between what is used and what is asked for, of all streams together: memory's latency times what it
+ * delivers to a core, and as much again, as panels follow one another. */
+enum { FETCH_AHEAD = 8192 };
 
-FMK_INLINE void multiply_tokens(const struct fmk_tile *tile, const uint8_t *panel, int64_t k, float *out,
-                                multiply_block *multiply) {
+/* A super-block of one panel, or what is left of one, and T tokens. */
+struct step {
+    const struct fmk_packed *part;
+    const uint8_t *panel;
+    int64_t k;                      /* the first */
+    int64_t ahead;                  /* bytes from what is used to what is fetched */
+    const struct fmk_acts_block *x; /* of the first token; the others' are `tokens` blocks apart */
+    int64_t tokens;
+    float *out; /* adds to it; tokens are FMK_TILE_N apart */
+};
+
+typedef void multiply_step(const struct step *step, const int T);
+
+/* Tokens token .. token+T-1 of the tile. */
+FMK_INLINE void multiply_tokens(const struct fmk_tile *tile, int32_t token, const int T,
+                                multiply_step *multiply) {
+    const struct fmk_packed *part = tile->part;
     const int64_t blocks = (tile->acts->k + FMK_K_BLOCK - 1) / FMK_K_BLOCK;
-    const struct fmk_acts_block *x = tile->acts->blocks + tile->token * blocks + k / FMK_K_BLOCK;
-    int32_t left = tile->tokens;
-    for (; left >= MAX_T; left -= MAX_T, x += MAX_T * blocks, out += MAX_T * FMK_TILE_N)
-        multiply(tile->part, panel, k, x, blocks, MAX_T, out);
-    switch (left) {
+    const struct fmk_acts_block *x = tile->acts->blocks + (tile->token + token) * blocks;
+    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 16) * part->stride;
+    const int32_t rows_in_turns = 16 * tile->streams;
+    struct step step = {.part = part, .ahead = FETCH_AHEAD / tile->streams, .tokens = blocks};
+    for (int32_t first = 0; first < tile->rows; first += rows_in_turns) {
+        int32_t end = (int32_t)fmk_min(first + rows_in_turns, tile->rows);
+        for (step.k = 0; step.k < part->k_packed; step.k += FMK_K_BLOCK)
+            for (int32_t row = first; row < end; row += 16) {
+                step.panel = panel + (uint64_t)(row / 16) * part->stride;
+                step.x = x + step.k / FMK_K_BLOCK;
+                step.out = tile->out + token * FMK_TILE_N + row;
+                multiply(&step, T);
+            }
+    }
+}
+
+FMK_INLINE void multiply_tile(const struct fmk_tile *tile, multiply_step *multiply) {
+    for (int32_t t = 0; t < tile->tokens; t++)
+        memset(tile->out + t * FMK_TILE_N, 0, FMK_TILE_N * sizeof(float));
+    int32_t t = 0;
+    for (; t + MAX_T <= tile->tokens; t += MAX_T)
+        multiply_tokens(tile, t, MAX_T, multiply);
+    switch (tile->tokens - t) {
     case 1:
-        multiply(tile->part, panel, k, x, blocks, 1, out);
+        multiply_tokens(tile, t, 1, multiply);
         return;
     case 2:
-        multiply(tile->part, panel, k, x, blocks, 2, out);
+        multiply_tokens(tile, t, 2, multiply);
         return;
     case 3:
-        multiply(tile->part, panel, k, x, blocks, 3, out);
+        multiply_tokens(tile, t, 3, multiply);
         return;
     case 4:
-        multiply(tile->part, panel, k, x, blocks, 4, out);
+        multiply_tokens(tile, t, 4, multiply);
         return;
     case 5:
-        multiply(tile->part, panel, k, x, blocks, 5, out);
+        multiply_tokens(tile, t, 5, multiply);
         return;
     case 6:
-        multiply(tile->part, panel, k, x, blocks, 6, out);
+        multiply_tokens(tile, t, 6, multiply);
         return;
     case 7:
-        multiply(tile->part, panel, k, x, blocks, 7, out);
+        multiply_tokens(tile, t, 7, multiply);
         return;
     default:
         return;
     }
-}
-
-/* The panels of a tile take turns at a super-block, each asking for its next one meanwhile: so memory
- * delivers as many streams at once. */
-FMK_INLINE void multiply_tile(const struct fmk_tile *tile, multiply_block *multiply) {
-    const uint64_t stride = tile->part->stride;
-    const uint8_t *panel = tile->data + (uint64_t)(tile->row / 16) * stride;
-    for (int32_t t = 0; t < tile->tokens; t++)
-        memset(tile->out + t * FMK_TILE_N, 0, FMK_TILE_N * sizeof(float));
-    for (int64_t k = 0; k < tile->part->k_packed; k += FMK_K_BLOCK)
-        for (int32_t row = 0; row < tile->rows; row += 16)
-            multiply_tokens(tile, panel + (uint64_t)(row / 16) * stride, k, tile->out + row, multiply);
 }
 
 #endif
