@@ -38,8 +38,12 @@ fmk_quantize_row *fmk_quantize_row_best(enum fmk_acts_form form, uint32_t featur
         return fmk_gemm_fill_f32;
     case FMK_ACTS_GEMM_I16:
         return best_of_i16(features);
+#if defined(__x86_64__)
     case FMK_ACTS_GEMM_BF16:
         return fmk_gemm_fill_bf16;
+    case FMK_ACTS_GEMM_BF16X2:
+        return fmk_gemm_fill_bf16x2;
+#endif
     default:
         break;
     }
@@ -77,8 +81,9 @@ static int64_t place_gemm(enum fmk_acts_form form, int64_t k, int64_t rows, char
     *acts = (struct fmk_gemm_acts){.capacity = rows};
     if (form == FMK_ACTS_GEMM_F32) {
         acts->f32 = (float *)take(&at, base, blocks * FMK_K_BLOCK * 4);
-    } else if (form == FMK_ACTS_GEMM_BF16) {
-        acts->bf16 = (uint16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);
+    } else if (form != FMK_ACTS_GEMM_I16) {
+        for (int i = 0; i < (form == FMK_ACTS_GEMM_BF16X2 ? 2 : 1); i++)
+            acts->bf16[i] = (uint16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);
     } else {
         acts->i16 = (int16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);
         acts->step = (float *)take(&at, base, blocks * 4);

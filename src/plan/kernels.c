@@ -23,6 +23,7 @@ static const char *rounds_activations(const struct fmk_query *query) {
 enum {
     AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C,
     VNNI = AVX2 | FMK_CPU_AVX512_VNNI,
+    AMX = VNNI | FMK_CPU_AVX512_BF16 | FMK_CPU_AMX_BF16,
     NEON = FMK_CPU_NEON,
     DOTPROD = NEON | FMK_CPU_DOTPROD,
     I8MM = DOTPROD | FMK_CPU_I8MM
@@ -44,6 +45,20 @@ static const char *not_gemm_x16(const struct fmk_query *query) {
 static const char *not_integers(const struct fmk_query *query) {
     return query->part->layout->family == FMK_FAMILY_DENSE ? "the weights are no codes"
                                                            : rounds_activations(query);
+}
+
+/* bf16 is what it is given: else 8 bits of f32 or f16 would be kept. */
+static const char *not_gemm_bf16(const struct fmk_query *query) {
+    bool dense = query->part->layout->family == FMK_FAMILY_DENSE;
+    if (dense && (query->part->dtype != FMK_BF16 || query->in_type != FMK_BF16))
+        return "it would round dense weights or activations to bf16";
+    return query->flags & FMK_LINEAR_EXACT ? "it rounds weights and the call asks for EXACT"
+                                           : not_gemm_x16(query);
+}
+
+static const char *not_gemm_bf16x2(const struct fmk_query *query) {
+    return query->flags & FMK_LINEAR_EXACT ? "it rounds to 16 bits and the call asks for EXACT"
+                                           : not_gemm_x16(query);
 }
 
 static const char *not_gemm_i16(const struct fmk_query *query) {
@@ -134,6 +149,10 @@ static const char *not_vulkan_gemv_dense(const struct fmk_query *query) {
 
 static const struct fmk_kernel rows[] = {
 #if defined(__x86_64__)
+    {"cpu.gemm.amx.bf16", FMK_BACKEND_CPU, 0, AMX, FMK_ACTS_GEMM_BF16, not_gemm_bf16, NULL, FMK_CUDA_NONE,
+     fmk_gemm_amx_bf16},
+    {"cpu.gemm.amx.bf16x2", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, AMX, FMK_ACTS_GEMM_BF16X2,
+     not_gemm_bf16x2, NULL, FMK_CUDA_NONE, fmk_gemm_amx_bf16x2},
     {"cpu.gemm.avx512.i16", FMK_BACKEND_CPU, 0, VNNI, FMK_ACTS_GEMM_I16, not_gemm_i16_x16, NULL,
      FMK_CUDA_NONE, fmk_gemm_avx512_i16},
     {"cpu.gemm.avx2.i16", FMK_BACKEND_CPU, 0, AVX2, FMK_ACTS_GEMM_I16, not_gemm_i16, NULL, FMK_CUDA_NONE,

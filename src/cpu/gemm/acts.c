@@ -31,9 +31,3 @@ void fmk_gemm_fill_f32(const float *x, int64_t count, const struct fmk_acts *act
     int64_t at = k / FMK_K_BLOCK * acts->gemm.capacity + row;
     memcpy(acts->gemm.f32 + at * FMK_K_BLOCK, x, (size_t)count * sizeof *x);
 }
-
-void fmk_gemm_fill_bf16(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row, int64_t k) {
-    uint16_t *out = acts->gemm.bf16 + (k / FMK_K_BLOCK * acts->gemm.capacity + row) * FMK_K_BLOCK;
-    for (int64_t i = 0; i < count; i++)
-        out[i] = fmk_f32_to_bf16(x[i]);
-}

@@ -13,10 +13,11 @@ struct fmk_gemm_acts {
     float *f32;       /* [k / 256][capacity][256] */
     /* x = i16 * step, |i16| <= 2047; the step and its sums are NaN where one of 256 values is not finite. Of
      * each four k, in this order: 0, 2, 1, 3. */
-    int16_t *i16;   /* [k / 256][capacity][256] */
-    float *step;    /* [k / 256][capacity] */
-    float *sum32;   /* [k / 256][capacity][8]: of 32 k, times step */
-    uint16_t *bf16; /* [k / 256][capacity][256] */
+    int16_t *i16;      /* [k / 256][capacity][256] */
+    float *step;       /* [k / 256][capacity] */
+    float *sum32;      /* [k / 256][capacity][8]: of 32 k, times step */
+    uint16_t *bf16[2]; /* [k / 256][capacity][256]; the second, where it is wanted, what rounding to the first
+                          left */
 };
 
 #endif

@@ -9,12 +9,13 @@
 /* ---- dense rows: lines of LANES rows, transposed in 32-bit words: one k of f32, or two of the other types
  * ---- */
 
-/* The words at p of a row that ends after `left` k. */
+/* The words at p of a row that ends after `left` k, and zeros after it. */
 FMK_INLINE ints dense_words(const uint8_t *p, const int size, int32_t left) {
     if (left * size >= LANES * 4)
         return load_ints(p);
     _Alignas(64) uint8_t rest[LANES * 4] = {0};
-    memcpy(rest, p, (size_t)(left * size));
+    if (left > 0)
+        memcpy(rest, p, (size_t)(left * size));
     return load_ints(rest);
 }
 
@@ -35,7 +36,7 @@ FMK_INLINE void decode_dense(const struct fmk_gemm_job *job, int64_t first, int6
     const int size = dtype == FMK_F32 ? 4 : 2, per_word = 4 / size;
     const uint8_t *rows[LANES];
     blocks_of(job, first, k * size, rows);
-    for (int32_t i = 0; i < count; i += LANES * per_word) {
+    for (int32_t i = 0; i < fmk_round_up(count, 32); i += LANES * per_word) {
         ints w[LANES];
         for (int r = 0; r < LANES; r++)
             w[r] = dense_words(rows[r] + i * size, size, count - i);
