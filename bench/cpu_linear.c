@@ -282,8 +282,10 @@ static void foresee(struct bench *bench, double more) {
         bench->contenders[c].foreseen *= more;
 }
 
+/* Each number of threads may use an equal part of the budget, and what those before it left. */
 static bool spent(const struct bench *bench) {
-    return seconds() - bench->begun > bench->options->budget;
+    const struct options *o = bench->options;
+    return seconds() - bench->begun > o->budget * (bench->stage + 1) / o->num_threads;
 }
 
 static void table(struct bench *bench, const struct bench_peer_source *source) {
