@@ -483,8 +483,7 @@ static void test_accuracy(void **state) {
             spec.k = quick() ? 4096 : spec.k;
             double error = relative_error(kernel, layout, &spec, &rng);
             double bound = kernel->acts == FMK_ACTS_F32 ? 1e-6 : 6e-3;
-            print_message("%-24s %-12s k %lld: %.2e\n", kernel->name, layout->name, (long long)spec.k,
-                          error);
+            print_message("%-24s %-12s k %lld: %.2e\n", kernel->name, layout->name, (long long)spec.k, error);
             if (!(error <= bound))
                 fail_msg("%s on %s: relative L2 %.3g is above %.3g", kernel->name, layout->name, error,
                          bound);
