@@ -1,6 +1,4 @@
-/* Few tokens times int4.x8, panels of eight rows (src/cpu/layouts/x8.h): blocks of scale[8], u8 zero[8] and CHUNKS
- * chunks of 128 bytes. A chunk is 32 k: of byte 32 v + 4 r + i, the low nibble is row r, k 4 v + i, the high one
- * the k 16 further on. */
+/* Few tokens times int4. */
 #version 450
 #ifdef SUBGROUPS
 #extension GL_KHR_shader_subgroup_basic : require
@@ -8,10 +6,7 @@
 #endif
 #extension GL_GOOGLE_include_directive : require
 #include "linear.glsl"
-#include "codes.glsl"
-
-layout(constant_id = FMK_VK_SPEC_WEIGHT_TYPE) const uint WEIGHT_TYPE = FMK_VK_F16;
-layout(constant_id = FMK_VK_SPEC_CHUNKS) const uint CHUNKS = 4;
+#include "int4.glsl"
 
 /* A unit is 8 bytes of each of up to four chunks of a block: two rows, 4 v .. + 3 and 4 v + 16 .. + 19 of each
  * chunk's k, where v = u % 4. Four invocations are the pairs of rows, four times these the v. */
@@ -19,7 +14,6 @@ const uint STRIDE = 4, WIDTH = 2;
 const uint TAKE = CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
 const uint QUADS = 2 * TAKE, RUNS = 1;
 const bool MINIMA = true, TAIL = true;
-const uint HEADER = WEIGHT_TYPE == FMK_VK_F32 ? 40 : 24, CHUNK = 128;
 
 uint pair_of_rows();
 
@@ -53,11 +47,11 @@ vec2 scales_of(Unit unit, uint row, uint run) {
 
 Unit load_unit(uint64_t panel, uint u) {
     const uint chunk = u / 4 * TAKE, last = args.k / 32 - 1;
-    uint64_t block = panel + uint64_t(chunk / CHUNKS) * (HEADER + CHUNKS * CHUNK);
-    uint64_t codes = block + HEADER + u % 4 * 32 + pair_of_rows() * 8;
+    uint64_t block = panel + uint64_t(chunk / CHUNKS) * INT4_BLOCK;
+    uint64_t codes = block + INT4_HEADER + u % 4 * 32 + pair_of_rows() * 8;
     Unit unit;
     [[unroll]] for (uint i = 0; i < TAKE; i++) /* past the last it is that one again: activations are 0 there */
-        unit.nibbles[i] = load_8(codes + (min(chunk + i, last) - chunk / CHUNKS * CHUNKS) * CHUNK);
+        unit.nibbles[i] = load_8(codes + (min(chunk + i, last) - chunk / CHUNKS * CHUNKS) * INT4_CHUNK);
     vec2 scale;
     uint zeros;
     if (WEIGHT_TYPE == FMK_VK_F32) {

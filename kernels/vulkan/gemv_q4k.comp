@@ -1,5 +1,4 @@
-/* Few tokens times Q4_K, in the file's own blocks of 256 weights and 144 bytes: f16 d, f16 dmin, u8 scales[12],
- * u8 nibbles[128]. */
+/* Few tokens times Q4_K. */
 #version 450
 #ifdef SUBGROUPS
 #extension GL_KHR_shader_subgroup_basic : require
@@ -7,9 +6,9 @@
 #endif
 #extension GL_GOOGLE_include_directive : require
 #include "linear.glsl"
-#include "codes.glsl"
+#include "q4k.glsl"
 
-const uint STRIDE = 1, WIDTH = 1, BLOCK = 144;
+const uint STRIDE = 1, WIDTH = 1;
 
 /* A quarter of a block: 32 bytes, whose low nibbles are one sub-block of 32 weights and whose high nibbles are the
  * next. Quads 2 i and 2 i + 1 are those of word i. */
@@ -43,22 +42,8 @@ vec2 scales_of(Unit unit, uint row, uint run) {
     return unit.scale[run];
 }
 
-/* The scales and minima of sub-blocks 2 part and 2 part + 1. Six bits each: of the first four sub-blocks in bytes
- * of their own, of the others four bits in the third word and two in front of the others'. */
-void find_scales(uvec4 header, uint part, out vec2 scale[2]) {
-    uvec3 words = header.yzw >> part % 2 * 16;
-    uint scales = words.x & 0x3f3f, minima = words.y & 0x3f3f;
-    if (part >= 2) {
-        scales = words.z & 0x0f0f | words.x >> 2 & 0x3030;
-        minima = words.z >> 4 & 0x0f0f | words.y >> 2 & 0x3030;
-    }
-    vec2 d = split_halves(header.x);
-    scale[0] = d * vec2(code_at(scales, 0x3f, 0, 0.0), code_at(minima, 0x3f, 0, 0.0));
-    scale[1] = d * vec2(code_at(scales, 0x3f00, 8, 0.0), code_at(minima, 0x3f00, 8, 0.0));
-}
-
 Unit load_unit(uint64_t row, uint u) {
-    uint64_t block = row + uint64_t(u / 4) * BLOCK, nibbles = block + 16 + u % 4 * 32;
+    uint64_t block = row + uint64_t(u / 4) * Q4K_BLOCK, nibbles = block + 16 + u % 4 * 32;
     uvec4 header = load_words(block, VECTORS != 0), low = load_words(nibbles, VECTORS != 0),
           high = load_words(nibbles + 16, VECTORS != 0);
     Unit unit;

@@ -52,14 +52,11 @@ float load_float(uint64_t array, uint64_t i) {
 
 float half_to_float(uint bits) {
     uint sign = (bits & 0x8000) << 16, rest = (bits & 0x7fff) << 13;
-    float magnitude;
-    if (rest >= 0x0f800000) /* infinity or NaN: the exponent all ones; a NaN is made quiet */
-        magnitude = uintBitsToFloat(0x70000000 | rest | (rest > 0x0f800000 ? 0x00400000 : 0));
-    else if (rest < 0x00800000) /* subnormal: mantissa under the exponent of 2^-14, less 2^-14 */
-        magnitude = uintBitsToFloat(0x38800000 | rest) - uintBitsToFloat(0x38800000);
-    else
-        magnitude = uintBitsToFloat(rest + 0x38000000);
-    return uintBitsToFloat(floatBitsToUint(magnitude) | sign);
+    /* Subnormal: the mantissa under the exponent of 2^-14, less 2^-14. */
+    uint small = floatBitsToUint(uintBitsToFloat(0x38800000 | rest) - uintBitsToFloat(0x38800000));
+    /* Infinity or NaN: the exponent all ones; a NaN is made quiet. */
+    uint large = 0x70000000 | rest | (rest > 0x0f800000 ? 0x00400000 : 0);
+    return uintBitsToFloat(sign | (rest < 0x00800000 ? small : rest < 0x0f800000 ? rest + 0x38000000 : large));
 }
 
 /* Round to nearest even. */
