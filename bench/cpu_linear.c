@@ -11,8 +11,9 @@
 
 /* ---- activations, and what they should give ---- */
 
-/* For errors: some rows of the weight and some tokens stand for all. */
-enum { TOKENS = 32, ROWS = 128 };
+/* For errors: some rows of the weight and some tokens stand for all. Synthetic weights repeat after so many
+ * rows. */
+enum { TOKENS = 32, ROWS = 256 };
 
 struct inputs {
     int64_t n, k, m; /* the largest m */
@@ -71,8 +72,9 @@ static void inputs_make(struct inputs *inputs, struct bench *bench, const struct
         inputs->outliers[i] = inputs->normal[i] * (i % k % ONE_OF == ONE_OF / 2 ? TIMES : 1);
 
     inputs->rows = inputs->n < ROWS ? (int)inputs->n : ROWS;
-    for (int r = 0; r < inputs->rows; r++)
-        inputs->row[r] = inputs->n * r / inputs->rows;
+    for (int r = 0; r < inputs->rows;
+         r++) /* spread over all of them, each another row of the ROWS that differ */
+        inputs->row[r] = inputs->n / ROWS * r / ROWS * ROWS + r;
     int tokens = inputs->m < TOKENS ? (int)inputs->m : TOKENS;
     inputs->want_normal = allocate(TOKENS * ROWS, sizeof(double));
     inputs->want_outliers = allocate(TOKENS * ROWS, sizeof(double));
