@@ -11,13 +11,15 @@
 #include "features.h"
 #include "slab.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
 enum {
     ALIGN = 64,
     BEST_BYTES = 128 << 20, /* a slab grows no larger than this, whatever m is */
-    SERIAL_WORK = 1 << 20,  /* weights times rows, some 20 us: to wake the pool for less takes longer */
+    ALONE_NS = 30000,       /* of work for which the pool is not woken */
+    ALONE_VALUES = 1 << 16, /* of activations, likewise */
     SHEET_COST = 16         /* tokens in whose time a sheet is decoded, or less */
 };
 
@@ -185,8 +187,8 @@ struct multiply {
     bool fused;
     int32_t tile_rows, columns; /* rows of a tile; tiles along N */
     int64_t tokens;             /* of a task: a multiple of FMK_TILE_M, but where there are sheets */
-    int64_t tasks;
-    atomic_int_least64_t next; /* task that a worker takes, where there are sheets */
+    int64_t tasks, workers;
+    atomic_int_least64_t next; /* task that a worker takes */
 };
 
 static int32_t tiles_of(const struct fmk_packed *part, int32_t tile_rows) {
@@ -281,8 +283,7 @@ static void finish(const struct multiply *m, const struct task *task, int64_t fi
                        task->rows);
 }
 
-static void multiply_task(void *arg, int64_t i) {
-    const struct multiply *m = arg;
+static void multiply_task(const struct multiply *m, int64_t i) {
     struct task task = find_task(m, i);
     _Alignas(64) float out[FMK_TILE_M * FMK_TILE_N], up[FMK_TILE_M * FMK_TILE_N];
     for (int64_t first = task.first; first < task.end; first += FMK_TILE_M) {
@@ -294,8 +295,23 @@ static void multiply_task(void *arg, int64_t i) {
     }
 }
 
-/* Takes tasks until there are none: a sheet's room is a worker's, and there are as many as have some. */
+/* Takes tasks until there are none. Tasks that follow one another in memory are taken together, of what is
+ * left half a worker's share: so each reads in one place for long, and all end at about the same time. */
 static void multiply_worker(void *arg, int64_t worker) {
+    struct multiply *m = arg;
+    (void)worker;
+    for (int64_t begin = atomic_load(&m->next); begin < m->tasks;) {
+        int64_t end = begin + fmk_max(1, (m->tasks - begin) / (2 * m->workers));
+        if (!atomic_compare_exchange_weak(&m->next, &begin, end))
+            continue; /* begin is what it is now */
+        for (; begin < end; begin++)
+            multiply_task(m, begin);
+        begin = atomic_load(&m->next);
+    }
+}
+
+/* Takes tasks until there are none: a sheet's room is a worker's, and there are as many as have some. */
+static void multiply_sheets(void *arg, int64_t worker) {
     struct multiply *m = arg;
     uint8_t *sheet = m->room->sheets + worker * m->room->sheet_stride;
     float *out = (float *)(sheet + FMK_SHEET_BYTES), *up = out + m->room->sum_tokens * FMK_TILE_N;
@@ -325,18 +341,18 @@ static int64_t count_tasks(struct multiply *m) {
 }
 
 /* Wants a few tasks a thread: first by shorter runs of tokens, then by narrower tiles. */
-static int64_t cut(struct multiply *m, int64_t threads) {
+static int64_t cut(struct multiply *m) {
     m->tile_rows = FMK_TILE_N;
     m->tokens = fmk_max(FMK_TILE_M, fmk_round_up(m->room->slab.count, FMK_TILE_M));
     int64_t tasks = count_tasks(m);
-    while (tasks < 4 * threads && m->tokens > FMK_TILE_M) {
+    while (m->workers > 1 && tasks < 4 * m->workers && m->tokens > FMK_TILE_M) {
         m->tokens = fmk_round_up(m->tokens / 2, FMK_TILE_M);
         tasks = count_tasks(m);
     }
     int32_t least = 8; /* rows: whole panels */
     for (int32_t p = 0; p < m->plan->w->num_parts; p++)
         least = (int32_t)fmk_max(least, m->plan->w->parts[p].layout->panel_rows);
-    while (tasks < 4 * threads && m->tile_rows > least) {
+    while (m->workers > 1 && tasks < 4 * m->workers && m->tile_rows > least) {
         m->tile_rows /= 2;
         tasks = count_tasks(m);
     }
@@ -345,7 +361,7 @@ static int64_t cut(struct multiply *m, int64_t threads) {
 
 /* Where there are sheets: what takes least if all workers are equally fast. A sheet of fewer rows or for
  * fewer tokens costs more a product. */
-static int64_t cut_sheets(struct multiply *m, int64_t workers) {
+static int64_t cut_sheets(struct multiply *m) {
     int64_t best = INT64_MAX, longest = 0;
     int32_t best_rows = FMK_TILE_N;
     int64_t best_tokens = m->room->sum_tokens;
@@ -354,7 +370,7 @@ static int64_t cut_sheets(struct multiply *m, int64_t workers) {
     for (m->tile_rows = FMK_TILE_N; m->tile_rows >= FMK_STRIP; m->tile_rows /= 2)
         for (int64_t cuts = (longest + m->room->sum_tokens - 1) / m->room->sum_tokens; cuts; cuts *= 2) {
             m->tokens = fmk_min(fmk_round_up((longest + cuts - 1) / cuts, FMK_STRIP), m->room->sum_tokens);
-            int64_t turns = (count_tasks(m) + workers - 1) / workers;
+            int64_t turns = (count_tasks(m) + m->workers - 1) / m->workers;
             int64_t cost = turns * m->tile_rows * (fmk_min(m->tokens, longest) + SHEET_COST);
             if (cost < best) {
                 best = cost;
@@ -384,14 +400,28 @@ static void reduce_task(void *arg, int64_t token) {
 
 /* ---- a slab ---- */
 
-static void spread(struct fmk_context *ctx, bool serial, void (*body)(void *, int64_t), void *arg,
+static void spread(struct fmk_context *ctx, bool alone, void (*body)(void *, int64_t), void *arg,
                    int64_t count) {
-    if (!serial) {
+    if (!alone) {
         fmk_parallel(ctx, body, arg, count);
         return;
     }
     for (int64_t i = 0; i < count; i++)
         body(arg, i);
+}
+
+/* Whether a slab takes so little time that the calling thread works alone. Of weights one thread reads some
+ * 24 bytes per ns, of products it makes some 100 of int8 or 32 of float. */
+static bool works_alone(const struct plan *plan, const struct fmk_slab *slab) {
+    const struct fmk_projection *w = plan->w;
+    double read = 0, multiply = 0;
+    for (int32_t p = 0; p < w->num_parts; p++) {
+        const struct fmk_packed *part = &w->parts[p];
+        bool floats = plan->kernel[p]->acts == FMK_ACTS_F32;
+        read += (double)part->bytes / part->experts * (double)fmk_min(slab->count, part->experts) / 24;
+        multiply += (double)slab->count * (double)part->n * (double)part->k / (floats ? 32 : 100);
+    }
+    return fmax(read, multiply) <= ALONE_NS;
 }
 
 static void run_slab(struct fmk_context *ctx, struct plan *plan, int64_t m, int64_t begin, int64_t end,
@@ -402,11 +432,11 @@ static void run_slab(struct fmk_context *ctx, struct plan *plan, int64_t m, int6
     struct room here = *room;
     here.slab = slab;
 
-    bool serial = slab.count * plan->w->n <= SERIAL_WORK / plan->w->k;
+    bool alone = works_alone(plan, &slab);
     struct gather gather = {plan, &here, 1};
     for (int32_t s = 0; s < plan->slots; s++)
         gather.runs = fmk_max(gather.runs, (plan->slot[s].acts.k + FMK_ACTS_RUN - 1) / FMK_ACTS_RUN);
-    spread(ctx, slab.count * plan->w->k <= SERIAL_WORK / 16, gather_run, &gather, slab.count * gather.runs);
+    spread(ctx, slab.count * plan->w->k <= ALONE_VALUES, gather_run, &gather, slab.count * gather.runs);
 
     struct multiply multiply = {
         .plan = plan,
@@ -415,21 +445,17 @@ static void run_slab(struct fmk_context *ctx, struct plan *plan, int64_t m, int6
         .fused = call->args.act != FMK_ACT_NONE,
     };
     multiply.column_parts = multiply.fused ? 1 : plan->w->num_parts;
-    if (plan->sheets) {
-        int64_t workers = serial ? 1 : plan->workers;
-        multiply.tasks = cut_sheets(&multiply, workers);
-        spread(ctx, serial, multiply_worker, &multiply, fmk_min(workers, multiply.tasks));
-    } else {
-        multiply.tasks = cut(&multiply, serial ? 1 : ctx->info.threads);
-        spread(ctx, serial, multiply_task, &multiply, multiply.tasks);
-    }
+    multiply.workers = alone ? 1 : plan->sheets ? plan->workers : ctx->info.threads;
+    multiply.tasks = plan->sheets ? cut_sheets(&multiply) : cut(&multiply);
+    spread(ctx, alone, plan->sheets ? multiply_sheets : multiply_worker, &multiply,
+           fmk_min(multiply.workers, multiply.tasks));
 
     if (call->reduce) {
         memset(room->present, 0, (size_t)((end - begin) * call->rows_per_token));
         for (int64_t i = 0; i < slab.count; i++)
             room->present[slab.row[i]] = 1;
         struct reduce reduce = {&multiply.epilogue, room->present, begin};
-        spread(ctx, serial, reduce_task, &reduce, end - begin);
+        spread(ctx, alone, reduce_task, &reduce, end - begin);
     }
 }
 
