@@ -15,15 +15,19 @@ import matplotlib
 matplotlib.use("svg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: smaller, and found by a search
 matplotlib.rcParams["svg.hashsalt"] = "ferrumk"  # the same plot is the same file
-matplotlib.rcParams["font.family"] = "sans-serif"
+matplotlib.rcParams["font.sans-serif"] = ["DejaVu Sans"]
 matplotlib.rcParams["font.size"] = 9
 import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator  # noqa: E402
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: E402
 
 OURS = "ferrumk"
-COLOURS = {OURS: "#b3261e", "ferrumk.exact": "#e08a7b", "ferrumk.borrowed": "#d9822b"}
-PEER_COLOURS = ["#3f6fb0", "#2a8f83", "#7d5ba6", "#5b6770", "#9c7a2f", "#b05c8d"]
-PEER_MARKERS = ["s", "D", "^", "v", "P", "X"]
+# Colour and marker; a contender has the same in all plots.
+STYLES = {
+    OURS: ("#b3261e", "o"), "ferrumk.exact": ("#e08a7b", "o"), "ferrumk.borrowed": ("#d9822b", "o"),
+    "ggml.plain": ("#3f6fb0", "s"), "ggml.repack": ("#2a8f83", "D"), "ggml.amx": ("#b05c8d", "X"),
+    "ik.plain": ("#7d5ba6", "^"), "ik.r4": ("#5b6770", "v"),
+}
+OTHERS = [("#9c7a2f", "P"), ("#5f8f3e", "*"), ("#1f77a4", "<")]
 
 
 def read(path):
@@ -75,11 +79,20 @@ def spread(labels, least):
     return [(math.exp(place),) + label for place, label in zip(places, labels)]
 
 
+def units_of(rates):
+    """The arithmetic units that a product could use at their best: the widest of a kind, and tiles as they come from a cache."""
+    names = [name for name, _ in rates]
+    left_out = {"f32 FMA, AVX2"} if "f32 FMA, AVX-512" in names else set()
+    left_out |= {"bf16, AVX-512"} if "bf16 AMX, panel in L2" in names else set()
+    left_out |= {name for name in names if name.startswith(("read", "memcpy")) or name.endswith("in registers")}
+    return [(name, rate) for name, rate in rates if name not in left_out]
+
+
 def style_of(name, peers):
-    if name in COLOURS:
-        return {"color": COLOURS[name], "marker": "o", "linewidth": 2.4 if name == OURS else 1.6, "zorder": 5}
-    i = peers.index(name)
-    return {"color": PEER_COLOURS[i % 6], "marker": PEER_MARKERS[i % 6], "linewidth": 1.3, "zorder": 3}
+    strangers = [peer for peer in peers if peer not in STYLES]
+    colour, marker = STYLES[name] if name in STYLES else OTHERS[strangers.index(name) % len(OTHERS)]
+    ours = name == OURS
+    return {"color": colour, "marker": marker, "linewidth": 2.4 if ours else 1.3, "zorder": 5 if ours else 3}
 
 
 def panel(axes, lines, ceilings, peers, ms, title, unit):
@@ -101,17 +114,19 @@ def panel(axes, lines, ceilings, peers, ms, title, unit):
     low, high = min(values) / 1.25, max(values) * 1.35
     axes.set_ylim(low, high)
     axes.set_xlim(ms[0] / 1.15, right * 1.15)
+    edge, across = right * 1.15, (right / ms[0]) ** 0.01
     for place, value, name, colour, bold in spread(ends, 0.052 * math.log(high / low)):
-        axes.annotate(name, xy=(right * 1.15, value), xytext=(right * 1.15 * (right / ms[0]) ** 0.035, place), color=colour,
-                      va="center", fontsize=8.5, fontweight="bold" if bold else "normal", annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0})
+        axes.plot([edge * across, edge * across**4, edge * across**5.5], [value, place, place], color=colour, linewidth=0.6,
+                  clip_on=False)
+        axes.text(edge * across**6.5, place, name, color=colour, va="center", fontsize=8.5,
+                  fontweight="bold" if bold else "normal")
     axes.xaxis.set_major_locator(FixedLocator(ms))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda m, _: f"{m:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     steps = [f * 10**e for e in range(-2, 6) for f in (1, 2, 5)]
     axes.yaxis.set_major_locator(FixedLocator([y for y in steps if low <= y <= high]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(True, which="major", color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -149,15 +164,14 @@ def main():
         rates = [(row["name"], 1e-9 * row["rate"]) for row in rows
                  if row["record"] == "ceiling" and row["threads"] == count]
         reads = [rate for name, rate in rates if name.startswith("read")]
-        units = [(name, rate) for name, rate in rates if not name.startswith(("read", "memcpy"))]
         count_text = f"{count} thread{'s' if count > 1 else ''}"
         panel(all_axes[0][column], series(linear, count, statistic, "bytes"),
               [("read rate", max(reads))] if reads else [], peers, decode, f"weights read, {count_text}", "GB/s of the file's bytes")
-        panel(all_axes[1][column], series(linear, count, statistic, "operations"), units, peers, ms,
+        panel(all_axes[1][column], series(linear, count, statistic, "operations"), units_of(rates), peers, ms,
               f"arithmetic, {count_text}", "GFLOP/s (int8: GOP/s)")
     if arguments.title:
         figure.suptitle(arguments.title, x=0.01, ha="left", fontsize=11)
-    figure.tight_layout(rect=(0, 0, 1, 0.98 if arguments.title else 1), w_pad=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.98 if arguments.title else 1), w_pad=2)
     metadata = {"Date": None} if arguments.out.endswith(".svg") else None
     figure.savefig(arguments.out, metadata=metadata, bbox_inches="tight", dpi=90)
 
