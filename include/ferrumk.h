@@ -138,7 +138,8 @@ enum {
 
 /* ---- embedded structs: these never change ---------------------------------------------------- */
 
-/* Memory. CPU: `handle` is an address. CUDA: a CUdeviceptr. Vulkan: a VkBuffer. The bytes begin at
+/* Memory. CPU: `handle` is an address. CUDA: a CUdeviceptr. Vulkan: a VkBuffer, made with
+ * VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT and bound to memory that has it too. The bytes begin at
  * handle + offset. `size` counts from there; 0 = not told, and then not checked. handle 0 = absent. */
 typedef struct {
     uint64_t handle, offset, size;
@@ -326,10 +327,35 @@ typedef struct {
     void (*log)(void *user, int32_t level, const char *text);
     void *log_user;
     const void *native;     /* CUDA: a CUcontext, borrowed: it must outlive this context. NULL = the
-                               device's primary context, which the CUDA runtime uses too. With native,
-                               `device` is not looked at. CPU: NULL */
-    uint64_t staging_bytes; /* CUDA: pinned memory through which weights are uploaded; 0 = 64 MiB */
+                               device's primary context, which the CUDA runtime uses too. Vulkan: an
+                               fmk_vulkan_device, read during the call, whose handles are borrowed; NULL = an
+                               instance and a device of the library's own. With native, `device` is not
+                               looked at. CPU: NULL */
+    uint64_t staging_bytes; /* CUDA, Vulkan: memory of the host through which weights are uploaded; 0 =
+                               64 MiB */
+    const void *pipeline_cache; /* Vulkan: what fmk_context_pipeline_cache once gave, or NULL */
+    uint64_t pipeline_cache_size;
 } fmk_context_desc;
+
+/* fmk_vulkan_device.extras: what the VkDevice was made with beyond what is required. */
+enum {
+    FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1 /* VK_EXT_external_memory_host: BORROW of host memory */
+};
+
+/* A Vulkan device. The VkInstance is of version 1.2 or later; the VkDevice has the features
+ * bufferDeviceAddress, shaderInt64, storageBuffer16BitAccess and storageBuffer8BitAccess enabled. */
+typedef struct {
+    uint32_t struct_size;
+    uint32_t queue_family;                /* of `queue`; it computes */
+    uint32_t extras, reserved;            /* FMK_VULKAN_*; 0 */
+    void (*get_instance_proc_addr)(void); /* the vkGetInstanceProcAddr to ask; NULL = libvulkan.so.1's */
+    void *instance, *physical_device, *device, *queue; /* required */
+    /* Called around every vkQueueSubmit to `queue`, from any thread; or both NULL: then nobody else submits
+     * there while a call of the library runs. */
+    void (*lock_queue)(void *user);
+    void (*unlock_queue)(void *user);
+    void *lock_user;
+} fmk_vulkan_device;
 
 typedef struct {
     uint32_t struct_size;
@@ -362,12 +388,26 @@ FMK_API fmk_status fmk_context_create(fmk_context **out, const fmk_context_desc 
 FMK_API fmk_status fmk_context_status(fmk_context *ctx);
 FMK_API fmk_status fmk_context_info(fmk_context *ctx, fmk_context_info_t *out);
 FMK_API void fmk_context_destroy(fmk_context *ctx);
+/* Vulkan: the handles that the context works with, its own ones or those it was given: what buffers to give
+ * it must be made of. Its own ones live as long as the context. */
+FMK_API fmk_status fmk_context_vulkan(fmk_context *ctx, fmk_vulkan_device *out);
+/* Vulkan: writes what the driver made of all pipelines so far to memory of `capacity` bytes, for
+ * fmk_context_desc.pipeline_cache of a later run; *size is set to its bytes. data NULL asks for the size
+ * alone. */
+FMK_API fmk_status fmk_context_pipeline_cache(fmk_context *ctx, void *data, uint64_t capacity,
+                                              uint64_t *size);
 
 /* native: the stream to enqueue on, borrowed. CUDA: a CUstream of the context, never NULL (the default stream
- * is not used). CPU: NULL; a call is done when it returns. */
+ * is not used). Vulkan: a VkCommandBuffer that is being recorded, of any family that computes: calls record
+ * into it, each between two barriers, so that they follow what is before them as on a stream; or NULL: each
+ * call is submitted to the context's VkQueue (and, when 32 of the queue are in flight, first waits for the
+ * oldest). CPU: NULL; a call is done when it returns. */
 FMK_API fmk_status fmk_queue_create(fmk_queue **out, fmk_context *ctx, void *native);
 /* Follow another stream from now on; allocates nothing. */
 FMK_API fmk_status fmk_queue_rebind(fmk_queue *queue, void *native);
+/* Returns when what was enqueued is done. Vulkan: what the queue submitted itself; of the caller's command
+ * buffers the library knows no end. */
+FMK_API fmk_status fmk_queue_wait(fmk_queue *queue);
 FMK_API void fmk_queue_destroy(fmk_queue *queue);
 
 /* ---- weight ---------------------------------------------------------------------------------- */

@@ -46,6 +46,9 @@ struct fmk_backend_row {
     /* The backend's part of a queue, whose ctx and native are set. NULL: it has none. */
     fmk_status (*queue_open)(struct fmk_queue *queue);
     void (*queue_close)(struct fmk_queue *queue);
+    /* fmk_context_vulkan and fmk_context_pipeline_cache. NULL: the backend has neither. */
+    const fmk_vulkan_device *(*vulkan)(struct fmk_context *ctx);
+    fmk_status (*pipeline_cache)(struct fmk_context *ctx, void *data, uint64_t capacity, uint64_t *size);
     /* Waits for what the queue has submitted. NULL: there is nothing to wait for. */
     fmk_status (*queue_wait)(struct fmk_queue *queue);
     /* The address of a buffer's byte 0, by the handle that callers know. NULL: that is the address. */

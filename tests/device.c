@@ -1,7 +1,7 @@
-/* Twins of host buffers in a GPU's memory, and the driver that they need; see device.h. */
+/* Twins of host buffers in a GPU's memory; see device.h. */
 #include "device.h"
+#include "device_gpu.h"
 
-#include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,180 +24,58 @@ bool sources_on_gpu(void) {
     return told("FERRUMK_TEST_SOURCES", "device");
 }
 
-/* ---- the driver ---- */
+/* ---- the kinds of GPU ---- */
 
-struct cuda_functions cuda;
-static void *primary, *stream;
-
-void cuda_ok(int result, const char *call, const char *file, int line) {
-    if (!result)
-        return;
-    const char *name = "unknown error";
-    cuda.GetErrorName(result, &name);
-    fprintf(stderr, "%s:%d: cu%s: %d %s\n", file, line, call, result, name);
-    exit(1);
-}
-
-static void open_functions(void) {
-    const struct {
-        const char *name;
-        void *function;
-    } names[] = {
-        {"cuGetErrorName", &cuda.GetErrorName},
-        {"cuDeviceGetCount", &cuda.DeviceGetCount},
-        {"cuDevicePrimaryCtxRetain", &cuda.DevicePrimaryCtxRetain},
-        {"cuCtxCreate_v4", &cuda.CtxCreate},
-        {"cuCtxDestroy_v2", &cuda.CtxDestroy},
-        {"cuCtxGetCurrent", &cuda.CtxGetCurrent},
-        {"cuCtxSetCurrent", &cuda.CtxSetCurrent},
-        {"cuCtxSynchronize", &cuda.CtxSynchronize},
-        {"cuStreamCreate", &cuda.StreamCreate},
-        {"cuStreamDestroy_v2", &cuda.StreamDestroy},
-        {"cuStreamSynchronize", &cuda.StreamSynchronize},
-        {"cuStreamBeginCapture_v2", &cuda.StreamBeginCapture},
-        {"cuStreamEndCapture", &cuda.StreamEndCapture},
-        {"cuGraphInstantiateWithFlags", &cuda.GraphInstantiate},
-        {"cuGraphLaunch", &cuda.GraphLaunch},
-        {"cuGraphExecDestroy", &cuda.GraphExecDestroy},
-        {"cuGraphDestroy", &cuda.GraphDestroy},
-        {"cuMemAlloc_v2", &cuda.MemAlloc},
-        {"cuMemFree_v2", &cuda.MemFree},
-        {"cuMemGetInfo_v2", &cuda.MemGetInfo},
-        {"cuMemcpyHtoDAsync_v2", &cuda.MemcpyHtoDAsync},
-        {"cuMemcpyDtoHAsync_v2", &cuda.MemcpyDtoHAsync},
-        {"cuMemsetD8Async", &cuda.MemsetD8Async},
-    };
-    void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    if (!library) {
-        fprintf(stderr, "libcuda.so.1, which the library has opened: %s\n", dlerror());
-        exit(1);
-    }
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        void *found = dlsym(library, names[i].name);
-        memcpy(names[i].function, &found, sizeof found);
-        if (!found && strcmp(names[i].name, "cuCtxCreate_v4")) {
-            fprintf(stderr, "libcuda.so.1 has no %s\n", names[i].name);
-            exit(1);
-        }
-    }
-}
-
-/* What the library says of the device; it has initialized the driver then. */
-static void open_device(void) {
-    fmk_context_desc desc = {.struct_size = sizeof desc, .backend = FMK_BACKEND_CUDA};
-    fmk_context *probe;
-    fmk_status status = fmk_context_create(&probe, &desc);
-    if (status == FMK_ENODEVICE || status == FMK_EUNSUPPORTED) {
-        printf("SKIPPED: no CUDA device: %s\n", fmk_last_error());
-        exit(77);
-    }
-    if (status) {
-        fprintf(stderr, "no context of the CUDA backend: %s: %s\n", fmk_status_name(status),
-                fmk_last_error());
-        exit(1);
-    }
-    open_functions();
-    CUDA(DevicePrimaryCtxRetain(&primary, 0));
-    fmk_context_destroy(probe);
-    stream = gpu_stream();
-}
+static const struct gpu *gpu; /* NULL: the CPU */
+static void *stream;
 
 bool on_gpu(void) {
-    static int answer = -1;
-    if (answer < 0) {
-        answer = told("FERRUMK_TEST_BACKEND", "cuda");
-        if (answer)
-            open_device();
+    static bool asked;
+    if (!asked) {
+        asked = true;
+        gpu = told("FERRUMK_TEST_BACKEND", "cuda")     ? &gpu_cuda
+              : told("FERRUMK_TEST_BACKEND", "vulkan") ? &gpu_vulkan
+                                                       : NULL;
+        if (gpu)
+            stream = gpu->open();
     }
-    return answer;
+    return gpu;
+}
+
+fmk_backend test_backend(void) {
+    return on_gpu() ? gpu->backend : FMK_BACKEND_CPU;
+}
+
+const void *test_native(void) {
+    return on_gpu() ? gpu->native() : NULL;
 }
 
 void *test_stream(void) {
     return on_gpu() ? stream : NULL;
 }
 
-void *primary_context(void) {
-    return primary;
-}
-
-/* ---- memory, whatever context is current ---- */
-
-static void *enter(void) {
-    void *before;
-    CUDA(CtxGetCurrent(&before));
-    CUDA(CtxSetCurrent(primary));
-    return before;
-}
-
-static void leave(void *before) {
-    CUDA(CtxSetCurrent(before));
-}
-
 uint64_t gpu_alloc(size_t size) {
-    void *before = enter();
-    uint64_t memory;
-    CUDA(MemAlloc(&memory, size ? size : 1));
-    leave(before);
-    return memory;
+    return gpu->alloc(size);
 }
 
 void gpu_free(uint64_t memory) {
-    void *before = enter();
-    CUDA(MemFree(memory));
-    leave(before);
+    gpu->free(memory);
 }
 
 void gpu_write(uint64_t to, const void *from, size_t size) {
-    void *before = enter();
-    if (size)
-        CUDA(MemcpyHtoDAsync(to, from, size, stream));
-    CUDA(StreamSynchronize(stream));
-    leave(before);
+    gpu->write(to, from, size);
 }
 
 void gpu_read(void *to, uint64_t from, size_t size) {
-    void *before = enter();
-    if (size)
-        CUDA(MemcpyDtoHAsync(to, from, size, stream));
-    CUDA(StreamSynchronize(stream));
-    leave(before);
+    gpu->read(to, from, size);
 }
 
 void gpu_fill(uint64_t to, unsigned char value, size_t size) {
-    void *before = enter();
-    if (size)
-        CUDA(MemsetD8Async(to, value, size, stream));
-    CUDA(StreamSynchronize(stream));
-    leave(before);
+    gpu->fill(to, value, size);
 }
 
-enum { NON_BLOCKING = 1 }; /* apart from the default stream, which the library must not need */
-
-void *gpu_stream(void) {
-    void *before = enter(), *made;
-    CUDA(StreamCreate(&made, NON_BLOCKING));
-    leave(before);
-    return made;
-}
-
-void gpu_stream_free(void *made) {
-    void *before = enter();
-    CUDA(StreamDestroy(made));
-    leave(before);
-}
-
-void gpu_wait(void *on) {
-    void *before = enter();
-    CUDA(StreamSynchronize(on));
-    leave(before);
-}
-
-size_t gpu_memory_unused(void) {
-    void *before = enter();
-    size_t unused, total;
-    CUDA(MemGetInfo(&unused, &total));
-    leave(before);
-    return unused;
+fmk_buffer gpu_buffer(uint64_t memory, size_t size) {
+    return gpu->buffer(memory, size);
 }
 
 /* ---- twins ---- */
@@ -277,8 +155,7 @@ static fmk_buffer twin(const struct twins *t, fmk_buffer buffer) {
         uint64_t begin = buffer.handle + buffer.offset;
         const struct range *r = &t->range[i];
         if (begin >= r->begin && begin + buffer.size <= r->end && (begin < r->end || r->begin == r->end)) {
-            buffer.handle = r->twin + (buffer.handle - r->begin);
-            return buffer;
+            return gpu_buffer(r->twin + (begin - r->begin), buffer.size);
         }
     }
     return buffer;
@@ -325,18 +202,13 @@ static void download(struct twins *t, bool done, const char *call) {
 
 /* ---- calls ---- */
 
-static void *current_context(void) {
-    void *context;
-    CUDA(CtxGetCurrent(&context));
-    return context;
-}
-
-static fmk_status finish(struct twins *t, fmk_status status, void *context, const char *call) {
-    if (current_context() != context)
+static fmk_status finish(struct twins *t, fmk_queue *queue, fmk_status status, void *context,
+                         const char *call) {
+    if (gpu->current() != context)
         fail_msg("%s left another CUcontext current", call);
     char sentence[512];
     snprintf(sentence, sizeof sentence, "%s", fmk_last_error());
-    gpu_wait(stream);
+    gpu->wait(queue);
     download(t, status == FMK_OK, call);
     assert_string_equal(sentence, fmk_last_error());
     return status;
@@ -369,8 +241,8 @@ fmk_status run_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_line
         *read[i] = twin(&t, *read[i]);
     args.out = twin(&t, args.out);
     args.workspace = twin(&t, args.workspace);
-    void *context = current_context();
-    return finish(&t, prepared_linear(queue, weight, &args), context, "fmk_linear");
+    void *context = gpu->current();
+    return finish(&t, queue, prepared_linear(queue, weight, &args), context, "fmk_linear");
 }
 
 fmk_status run_rows(fmk_queue *queue, const fmk_weight *weight, const fmk_rows_args *host) {
@@ -383,8 +255,8 @@ fmk_status run_rows(fmk_queue *queue, const fmk_weight *weight, const fmk_rows_a
     upload(&t);
     args.ids = twin(&t, args.ids);
     args.out = twin(&t, args.out);
-    void *context = current_context();
-    return finish(&t, fmk_rows(queue, weight, &args), context, "fmk_rows");
+    void *context = gpu->current();
+    return finish(&t, queue, fmk_rows(queue, weight, &args), context, "fmk_rows");
 }
 
 fmk_status run_dequantize(fmk_queue *queue, const fmk_weight *weight, int32_t expert, const fmk_buffer *host,
@@ -395,9 +267,9 @@ fmk_status run_dequantize(fmk_queue *queue, const fmk_weight *weight, int32_t ex
     add(&t, *host, WRITTEN);
     upload(&t);
     fmk_buffer out = twin(&t, *host);
-    void *context = current_context();
-    return finish(&t, fmk_weight_dequantize(queue, weight, expert, &out, out_type, out_stride), context,
-                  "fmk_weight_dequantize");
+    void *context = gpu->current();
+    return finish(&t, queue, fmk_weight_dequantize(queue, weight, expert, &out, out_type, out_stride),
+                  context, "fmk_weight_dequantize");
 }
 
 fmk_status run_route_sort(fmk_queue *queue, const fmk_routing *host_ids, int64_t m, int32_t num_experts,
@@ -413,8 +285,8 @@ fmk_status run_route_sort(fmk_queue *queue, const fmk_routing *host_ids, int64_t
     ids.ids = twin(&t, ids.ids);
     out.offsets = twin(&t, out.offsets);
     out.pairs = twin(&t, out.pairs);
-    void *context = current_context();
-    return finish(&t, fmk_route_sort(queue, &ids, m, num_experts, &out), context, "fmk_route_sort");
+    void *context = gpu->current();
+    return finish(&t, queue, fmk_route_sort(queue, &ids, m, num_experts, &out), context, "fmk_route_sort");
 }
 
 /* ---- weights ---- */
@@ -438,7 +310,7 @@ static void move_tensor(fmk_tensor *tensor) {
     gpu_write(memory + lead, (const void *)(uintptr_t)begin, size);
     borrowed[num_borrowed].memory = memory;
     borrowed[num_borrowed++].size = lead + size;
-    tensor->data = (fmk_buffer){.handle = memory + lead, .size = size};
+    tensor->data = gpu_buffer(memory + lead, size);
     tensor->memory = FMK_MEM_DEVICE;
 }
 
@@ -454,8 +326,11 @@ void free_borrowed_sources(void) {
     free_from(0);
 }
 
-static fmk_status create_and_wait(fmk_weight **out, fmk_queue *queue, const fmk_weight_desc *desc) {
-    fmk_status status = fmk_weight_create(out, queue, desc);
+static fmk_status create_and_wait(fmk_weight **out, fmk_queue *queue, const fmk_weight_desc *host) {
+    fmk_weight_desc desc = *host;
+    if (desc.storage.handle)
+        desc.storage = gpu_buffer(desc.storage.handle + desc.storage.offset, desc.storage.size);
+    fmk_status status = fmk_weight_create(out, queue, &desc);
     return status ? status : fmk_weight_ready(*out, 1);
 }
 

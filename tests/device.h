@@ -1,7 +1,7 @@
-/* For tests that run on the CPU and on a GPU alike, as FERRUMK_TEST_BACKEND says: "cuda", or nothing for the
- * CPU. On the CPU every run_ function is the library's own. On a GPU its buffers are still host memory: they
- * are moved to twins in the device's, where the call finds them between fences, and moved back when it is
- * done. */
+/* For tests that run on the CPU and on a GPU alike, as FERRUMK_TEST_BACKEND says: "cuda", "vulkan", or
+ * nothing for the CPU. On the CPU every run_ function is the library's own. On a GPU its buffers are still
+ * host memory: they are moved to twins in the device's, where the call finds them between fences, and moved
+ * back when it is done. */
 #ifndef DEVICE_H
 #define DEVICE_H
 
@@ -10,9 +10,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The run is on a GPU. Where there is none, the first question ends the program: it prints "SKIPPED: no CUDA
- * device: " and the library's sentence, and exits with status 77. */
+/* The run is on a GPU. Where there is none, the first question ends the program: it prints "SKIPPED: " and
+ * why, and exits with status 77. */
 bool on_gpu(void);
+fmk_backend test_backend(void);
+/* fmk_context_desc.native of the tests' contexts. */
+const void *test_native(void);
 /* FERRUMK_TEST_QUICK=1: fewer shapes, for runs under a sanitizer or on an emulator. */
 bool quick(void);
 /* The stream of the tests' queues; NULL on the CPU. */
@@ -37,6 +40,15 @@ void free_borrowed_sources(void);
  */
 void *storage_alloc(size_t size);
 void storage_free(void *storage, size_t size); /* fails the test where a fence was written over */
+
+/* The GPU's memory: numbers that grow byte by byte, and how the library is told of them. Work that is asked
+ * for is done when they answer. */
+uint64_t gpu_alloc(size_t size);
+void gpu_free(uint64_t memory);
+void gpu_write(uint64_t to, const void *from, size_t size);
+void gpu_read(void *to, uint64_t from, size_t size);
+void gpu_fill(uint64_t to, unsigned char value, size_t size);
+fmk_buffer gpu_buffer(uint64_t memory, size_t size);
 
 /* ---- for tests of the CUDA backend alone ---- */
 
@@ -75,12 +87,7 @@ void cuda_ok(int result, const char *call, const char *file, int line);
 
 /* The device's primary context, which the tests share with the library's; left current by nobody. */
 void *primary_context(void);
-/* With the primary context current while they work, on a stream of their own, and waited for. */
-uint64_t gpu_alloc(size_t size);
-void gpu_free(uint64_t memory);
-void gpu_write(uint64_t to, const void *from, size_t size);
-void gpu_read(void *to, uint64_t from, size_t size);
-void gpu_fill(uint64_t to, unsigned char value, size_t size);
+/* With the primary context current while they work. */
 void *gpu_stream(void); /* a new one */
 void gpu_stream_free(void *stream);
 void gpu_wait(void *stream);

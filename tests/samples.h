@@ -20,8 +20,9 @@
  * backend. */
 static inline fmk_context_desc context_desc(int32_t threads) {
     fmk_context_desc desc = {.struct_size = sizeof desc,
-                             .backend = on_gpu() ? FMK_BACKEND_CUDA : FMK_BACKEND_CPU,
+                             .backend = test_backend(),
                              .cpu_threads = threads,
+                             .native = test_native(),
                              .disable = getenv("FERRUMK_TEST_DISABLE")};
     return desc;
 }

@@ -389,7 +389,7 @@ static void test_explain(void **state) {
     OK(fmk_explain(weight, &args, text, sizeof text, &needed));
     assert_int_equal(needed, strlen(text) + 1);
     if (on_gpu()) {
-        assert_non_null(strstr(text, ": cuda."));
+        assert_non_null(strstr(text, test_backend() == FMK_BACKEND_CUDA ? ": cuda." : ": vulkan."));
     } else {
         assert_non_null(strstr(text, ": cpu.reference\n"));
         assert_non_null(strstr(text, "not cpu.portable: the call asks for REFERENCE\n"));

@@ -11,6 +11,9 @@ static const struct fmk_backend_row *const present[] = {
 #ifdef FERRUMK_CUDA
     &fmk_cuda_backend,
 #endif
+#ifdef FERRUMK_VULKAN
+    &fmk_vulkan_backend,
+#endif
     &fmk_cpu_backend,
 };
 enum { BACKENDS = sizeof present / sizeof present[0] };
@@ -86,6 +89,25 @@ fmk_status fmk_context_info(fmk_context *ctx, fmk_context_info_t *out) {
     return fmk_struct_out(out, &ctx->info, sizeof ctx->info, "out");
 }
 
+fmk_status fmk_context_vulkan(fmk_context *ctx, fmk_vulkan_device *out) {
+    if (!ctx)
+        return fmk_fail(FMK_EINVAL, "ctx is NULL");
+    if (!ctx->backend->vulkan)
+        return fmk_fail(FMK_EUNSUPPORTED, "ctx is of backend %d; VULKAN 3 has handles", ctx->backend->id);
+    return fmk_struct_out(out, ctx->backend->vulkan(ctx), sizeof *out, "out");
+}
+
+fmk_status fmk_context_pipeline_cache(fmk_context *ctx, void *data, uint64_t capacity, uint64_t *size) {
+    if (!ctx || !size)
+        return fmk_fail(FMK_EINVAL, "%s is NULL", ctx ? "size" : "ctx");
+    *size = 0;
+    fmk_status status = fmk_context_alive(ctx);
+    if (!status && !ctx->backend->pipeline_cache)
+        status = fmk_fail(FMK_EUNSUPPORTED, "ctx is of backend %d; VULKAN 3 has a pipeline cache",
+                          ctx->backend->id);
+    return status ? status : ctx->backend->pipeline_cache(ctx, data, capacity, size);
+}
+
 fmk_status fmk_queue_create(fmk_queue **out, fmk_context *ctx, void *native) {
     if (!out)
         return fmk_fail(FMK_EINVAL, "out is NULL");
@@ -120,6 +142,13 @@ fmk_status fmk_queue_rebind(fmk_queue *queue, void *native) {
     if (!status)
         queue->native = native;
     return status;
+}
+
+fmk_status fmk_queue_wait(fmk_queue *queue) {
+    if (!queue)
+        return fmk_fail(FMK_EINVAL, "queue is NULL");
+    fmk_status status = fmk_context_alive(queue->ctx);
+    return !status && queue->ctx->backend->queue_wait ? queue->ctx->backend->queue_wait(queue) : status;
 }
 
 void fmk_queue_destroy(fmk_queue *queue) {

@@ -211,6 +211,17 @@ static void queue_close(struct fmk_queue *queue) {
     fmk_cuda_leave(queue->ctx, before);
 }
 
+static fmk_status queue_wait(struct fmk_queue *queue) {
+    CUcontext before;
+    fmk_status status = fmk_cuda_enter(queue->ctx, &before);
+    if (status)
+        return status;
+    status = fmk_cuda_check(queue->ctx, fmk_cuda_of(queue->ctx)->driver->StreamSynchronize(queue->native),
+                            "waiting for the queue's stream");
+    fmk_cuda_leave(queue->ctx, before);
+    return status;
+}
+
 /* ---- memory ---- */
 
 static fmk_status device_alloc(struct fmk_context *ctx, void *native, uint64_t size, uint64_t align,
@@ -247,6 +258,7 @@ const struct fmk_backend_row fmk_cuda_backend = {
     .check_native = check_native,
     .queue_open = queue_open,
     .queue_close = queue_close,
+    .queue_wait = queue_wait,
     .memory = FMK_MEM_DEVICE,
     .alloc = device_alloc,
     .release = device_release,

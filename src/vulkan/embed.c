@@ -1,0 +1,32 @@
+/* Puts the kernels into the library, as the shader compiler wrote them. */
+#include "embed.h"
+
+#define EMBED(name)                                                                                          \
+    __asm__(".pushsection .rodata.fmk_shaders, \"a\", %progbits\n"                                           \
+            ".balign 4\n"                                                                                    \
+            ".globl fmk_" #name "_spv\n"                                                                     \
+            ".hidden fmk_" #name "_spv\n"                                                                    \
+            "fmk_" #name "_spv:\n"                                                                           \
+            ".incbin \"" #name ".spv\"\n"                                                                    \
+            ".globl fmk_" #name "_spv_end\n"                                                                 \
+            ".hidden fmk_" #name "_spv_end\n"                                                                \
+            "fmk_" #name "_spv_end:\n"                                                                       \
+            ".popsection\n")
+
+EMBED(gemv_dense);
+EMBED(gemv_int4);
+EMBED(gemv_q4k);
+EMBED(gemv_q6k);
+EMBED(gemm_dense);
+EMBED(gemm_int4);
+EMBED(gemm_q4k);
+EMBED(gemm_q6k);
+EMBED(plain);
+EMBED(decode);
+EMBED(gather);
+EMBED(gather_routed);
+EMBED(glu);
+EMBED(reduce);
+EMBED(route);
+EMBED(route_sort);
+EMBED(copy);

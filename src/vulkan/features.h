@@ -1,0 +1,20 @@
+/* What a Vulkan context makes use of, and the words for it in fmk_context_desc.disable and
+ * fmk_context_info_t.features. Also built where the library is without Vulkan: the table of kernels names
+ * them.
+ */
+#ifndef FMK_VULKAN_FEATURES_H
+#define FMK_VULKAN_FEATURES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum fmk_vulkan_feature {
+    FMK_VK_IMPORT = 1 /* VK_EXT_external_memory_host: host memory read where it lies */
+};
+
+/* The features that a list like "import" (or NULL) names; other words count as nothing. */
+uint32_t fmk_vk_features_of(const char *list);
+/* "import" of a set. */
+void fmk_vk_feature_names(uint32_t features, char *text, size_t cap);
+
+#endif
