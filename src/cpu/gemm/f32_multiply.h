@@ -7,30 +7,42 @@
 
 #include "../../abi.h"
 #include "f32_sheet.h"
+#include "lines.h"
+
+/* One k of V vectors of rows times T tokens. */
+FMK_INLINE void f32_one(const struct f32_strip *strip, const float *x, int32_t k, floats sum[MOST_T][2],
+                        const int T, const int V) {
+    floats w[2];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++)
+        w[v] = load_floats(strip[v * LANES / FMK_STRIP].w[k] + v * LANES % FMK_STRIP);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; t++) {
+        floats a = all_floats(x[t * FMK_K_BLOCK + k]);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++)
+            sum[t][v] = multiply_add(w[v], a, sum[t][v]);
+    }
+}
 
 /* out += V vectors of rows times T tokens over `count` k; in the first block of K, out = . */
 FMK_INLINE void f32_multiply(const struct f32_strip *strip, const float *x, int32_t count, bool first,
-                             float *out, const int T, const int V) {
+                             struct fmk_lines *lines, float *out, const int T, const int V) {
     floats sum[MOST_T][2];
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++)
             sum[t][v] = no_floats();
+    int32_t k = 0;
+    for (; k + 4 <= count; k += 4) {
+        fmk_lines_next(lines);
 #pragma GCC unroll 4
-    for (int32_t k = 0; k < count; k++) {
-        floats w[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < V; v++)
-            w[v] = load_floats(strip[v * LANES / FMK_STRIP].w[k] + v * LANES % FMK_STRIP);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++) {
-            floats a = all_floats(x[t * FMK_K_BLOCK + k]);
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++)
-                sum[t][v] = multiply_add(w[v], a, sum[t][v]);
-        }
+        for (int i = 0; i < 4; i++)
+            f32_one(strip, x, k + i, sum, T, V);
     }
+    for (; k < count; k++)
+        f32_one(strip, x, k, sum, T, V);
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
@@ -42,18 +54,18 @@ FMK_INLINE void f32_multiply(const struct f32_strip *strip, const float *x, int3
 
 /* All tokens of the job: as many at once as there are registers for, then 4, 2, 1. */
 FMK_INLINE void f32_all_tokens(const struct fmk_gemm_job *job, const struct f32_strip *strip, int64_t k,
-                               int32_t count, float *out, const int V) {
+                               int32_t count, struct fmk_lines *lines, float *out, const int V) {
     enum { X = FMK_K_BLOCK, OUT = FMK_TILE_N };
     const float *x = job->acts->f32 + (k / FMK_K_BLOCK * job->acts->capacity + job->token) * FMK_K_BLOCK;
     int32_t left = job->tokens;
     for (; left >= MOST_T; left -= MOST_T, x += MOST_T * X, out += MOST_T * OUT)
-        f32_multiply(strip, x, count, k == 0, out, MOST_T, V);
+        f32_multiply(strip, x, count, k == 0, lines, out, MOST_T, V);
     for (; left >= 4; left -= 4, x += 4 * X, out += 4 * OUT)
-        f32_multiply(strip, x, count, k == 0, out, 4, V);
+        f32_multiply(strip, x, count, k == 0, lines, out, 4, V);
     for (; left >= 2; left -= 2, x += 2 * X, out += 2 * OUT)
-        f32_multiply(strip, x, count, k == 0, out, 2, V);
+        f32_multiply(strip, x, count, k == 0, lines, out, 2, V);
     if (left)
-        f32_multiply(strip, x, count, k == 0, out, 1, V);
+        f32_multiply(strip, x, count, k == 0, lines, out, 1, V);
 }
 
 typedef void f32_decode(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
@@ -67,10 +79,11 @@ FMK_INLINE void f32_job(const struct fmk_gemm_job *job, f32_decode *decode) {
         int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k), s = 0;
         for (; s < strips; s++)
             decode(job, job->row + s * FMK_STRIP, k, count, &sheet[s]);
+        struct fmk_lines lines = fmk_lines_of(job, k + FMK_K_BLOCK, FMK_K_BLOCK);
         for (s = 0; s + AT_ONCE <= strips; s += AT_ONCE)
-            f32_all_tokens(job, &sheet[s], k, count, job->out + s * FMK_STRIP, 2);
+            f32_all_tokens(job, &sheet[s], k, count, &lines, job->out + s * FMK_STRIP, 2);
         if (s < strips)
-            f32_all_tokens(job, &sheet[s], k, count, job->out + s * FMK_STRIP, 1);
+            f32_all_tokens(job, &sheet[s], k, count, &lines, job->out + s * FMK_STRIP, 1);
     }
 }
 

@@ -9,6 +9,7 @@
 
 #include "../../abi.h"
 #include "i16_sheet.h"
+#include "lines.h"
 
 /* Some tokens of a block. */
 struct i16_tokens {
@@ -44,9 +45,29 @@ FMK_INLINE void i16_mend(const struct i16_strip *strip, int32_t run, bool minima
         store_floats(tokens->out + t * FMK_TILE_N + v * LANES, total[t]);
 }
 
+/* Pairs p .. p+3 of V vectors of rows times T tokens. */
+FMK_INLINE void i16_pairs(const struct i16_strip *strip, const int16_t *x, int32_t p, ints sum[MOST_T][2],
+                          const int T, const int V) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        ints w[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++)
+            w[v] = load_ints(strip[v * LANES / FMK_STRIP].pair[p + i][v * LANES % FMK_STRIP]);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t++) {
+            ints a = all_pairs(x + t * FMK_K_BLOCK + 2 * (p + i));
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++)
+                sum[t][v] = dot_pairs(sum[t][v], w[v], a);
+        }
+    }
+}
+
 /* V vectors of rows times T tokens over `count` k. */
 FMK_INLINE void i16_multiply(const struct i16_strip *strip, struct i16_runs runs, int32_t count,
-                             const struct i16_tokens *tokens, const int T, const int V) {
+                             const struct i16_tokens *tokens, struct fmk_lines *lines, const int T,
+                             const int V) {
     const int16_t *x = tokens->acts->i16 + tokens->at * FMK_K_BLOCK;
     for (int32_t run = 0; run * runs.length < count; run++) {
         int32_t end = (run + 1) * runs.length < count ? (run + 1) * runs.length : count;
@@ -56,19 +77,9 @@ FMK_INLINE void i16_multiply(const struct i16_strip *strip, struct i16_runs runs
 #pragma GCC unroll 2
             for (int v = 0; v < V; v++)
                 sum[t][v] = no_ints();
-#pragma GCC unroll 4
-        for (int32_t p = run * runs.length / 2; p < end / 2; p++) {
-            ints w[2];
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++)
-                w[v] = load_ints(strip[v * LANES / FMK_STRIP].pair[p][v * LANES % FMK_STRIP]);
-#pragma GCC unroll 8
-            for (int t = 0; t < T; t++) {
-                ints a = all_pairs(x + t * FMK_K_BLOCK + 2 * p);
-#pragma GCC unroll 2
-                for (int v = 0; v < V; v++)
-                    sum[t][v] = dot_pairs(sum[t][v], w[v], a);
-            }
+        for (int32_t p = run * runs.length / 2; p < end / 2; p += 4) { /* runs are of whole 32 k */
+            fmk_lines_next(lines);
+            i16_pairs(strip, x, p, sum, T, V);
         }
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++)
@@ -78,17 +89,18 @@ FMK_INLINE void i16_multiply(const struct i16_strip *strip, struct i16_runs runs
 
 /* All tokens of the job: as many at once as there are registers for, then 4, 2, 1. */
 FMK_INLINE void i16_all_tokens(const struct fmk_gemm_job *job, const struct i16_strip *strip,
-                               struct i16_runs runs, int64_t k, int32_t count, float *out, const int V) {
+                               struct i16_runs runs, int64_t k, int32_t count, struct fmk_lines *lines,
+                               float *out, const int V) {
     struct i16_tokens tokens = {job->acts, k / FMK_K_BLOCK * job->acts->capacity + job->token, k == 0, out};
     int32_t left = job->tokens;
     for (; left >= MOST_T; left -= MOST_T, tokens.at += MOST_T, tokens.out += MOST_T * FMK_TILE_N)
-        i16_multiply(strip, runs, count, &tokens, MOST_T, V);
+        i16_multiply(strip, runs, count, &tokens, lines, MOST_T, V);
     for (; left >= 4; left -= 4, tokens.at += 4, tokens.out += 4 * FMK_TILE_N)
-        i16_multiply(strip, runs, count, &tokens, 4, V);
+        i16_multiply(strip, runs, count, &tokens, lines, 4, V);
     for (; left >= 2; left -= 2, tokens.at += 2, tokens.out += 2 * FMK_TILE_N)
-        i16_multiply(strip, runs, count, &tokens, 2, V);
+        i16_multiply(strip, runs, count, &tokens, lines, 2, V);
     if (left)
-        i16_multiply(strip, runs, count, &tokens, 1, V);
+        i16_multiply(strip, runs, count, &tokens, lines, 1, V);
 }
 
 FMK_INLINE void i16_job(const struct fmk_gemm_job *job, i16_decode *decode) {
@@ -100,10 +112,11 @@ FMK_INLINE void i16_job(const struct fmk_gemm_job *job, i16_decode *decode) {
         int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k), s = 0;
         for (; s < strips; s++)
             decode(job, job->row + s * FMK_STRIP, k, count, &sheet[s]);
+        struct fmk_lines lines = fmk_lines_of(job, k + FMK_K_BLOCK, FMK_K_BLOCK);
         for (s = 0; s + AT_ONCE <= strips; s += AT_ONCE)
-            i16_all_tokens(job, &sheet[s], runs, k, count, job->out + s * FMK_STRIP, 2);
+            i16_all_tokens(job, &sheet[s], runs, k, count, &lines, job->out + s * FMK_STRIP, 2);
         if (s < strips)
-            i16_all_tokens(job, &sheet[s], runs, k, count, job->out + s * FMK_STRIP, 1);
+            i16_all_tokens(job, &sheet[s], runs, k, count, &lines, job->out + s * FMK_STRIP, 1);
     }
 }
 
