@@ -2,9 +2,6 @@
 #include "int8_x8.h"
 #include "int4_x8.h"
 
-/* Bytes of a panel between what is used and what is fetched. */
-enum { FETCH_AHEAD = 1024 };
-
 FMK_INLINE __m256 scaled_zeros(const uint8_t *header, fmk_dtype dtype) {
     return _mm256_mul_ps(int4_scales(header, dtype), _mm256_cvtepi32_ps(int4_zeros(header, dtype)));
 }
@@ -19,7 +16,7 @@ static void unpack_run(const uint8_t *panel, fmk_dtype dtype, const struct int4_
 }
 
 /* One run of P panels (`stride` bytes apart), each nibble used as it is unpacked. */
-FMK_INLINE void multiply_packed(const uint8_t *panel, uint64_t stride, fmk_dtype dtype,
+FMK_INLINE void multiply_packed(const uint8_t *panel, uint64_t stride, int64_t ahead, fmk_dtype dtype,
                                 const struct int4_run *at, const struct run_acts *acts, const int T,
                                 const int P, float *out) {
     __m256 zeros[MAX_P], offset[MAX_T][MAX_P];
@@ -37,7 +34,7 @@ FMK_INLINE void multiply_packed(const uint8_t *panel, uint64_t stride, fmk_dtype
         const uint8_t *nibbles = panel + at->nibbles + c * FMK_X8_CHUNK;
 #pragma GCC unroll 2
         for (int p = 0; p < P; p++)
-            fetch(nibbles + p * stride + FETCH_AHEAD, FMK_X8_CHUNK + 32);
+            fetch(nibbles + p * stride + ahead, FMK_X8_CHUNK + 32);
         __m256i sum[MAX_T][MAX_P];
         multiply_nibbles(nibbles, stride, acts, c, T, P, sum);
 #pragma GCC unroll 4
@@ -68,18 +65,21 @@ FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     const struct fmk_packed *part = tile->part;
     const uint64_t stride = part->stride;
     const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * stride;
+    const int64_t ahead = FETCH_AHEAD / tile->streams;
     int panels = (tile->rows + 7) / 8;
     int64_t chunks = part->k_packed / 32;
-    for (int first = 0; first < panels; first += STREAMS) {
-        int end = first + STREAMS < panels ? first + STREAMS : panels;
+    for (int first = 0; first < panels; first += tile->streams) {
+        int end = first + tile->streams < panels ? first + tile->streams : panels;
         for (int64_t c = 0; c < chunks;) {
             struct int4_run at = run_at(part, c, chunks);
             struct run_acts acts = acts_at(tile->acts, tile->token, c);
             int p = first;
             for (; p + 2 <= end; p += 2)
-                multiply_packed(panel + p * stride, stride, part->dtype, &at, &acts, T, 2, tile->out + 8 * p);
+                multiply_packed(panel + p * stride, stride, ahead, part->dtype, &at, &acts, T, 2,
+                                tile->out + 8 * p);
             if (p < end)
-                multiply_packed(panel + p * stride, stride, part->dtype, &at, &acts, T, 1, tile->out + 8 * p);
+                multiply_packed(panel + p * stride, stride, ahead, part->dtype, &at, &acts, T, 1,
+                                tile->out + 8 * p);
             c += at.chunks;
         }
     }

@@ -86,9 +86,9 @@ FMK_INLINE __m256i add_in_order(__m256i a, __m256i b) {
     return sum;
 }
 
-/* Few tokens: this many panels take turns at a block, each fetching its next one meanwhile, so that memory
- * delivers as many streams at once. */
-enum { STREAMS = 4 };
+/* Few tokens: bytes between what is used and what is asked for, of all the panels that take turns together.
+ */
+enum { FETCH_AHEAD = 8192 };
 
 /* Asks for the cache lines that hold `bytes` bytes (at most 192) from p on; any address will do. */
 FMK_INLINE void fetch(const uint8_t *p, const int bytes) {

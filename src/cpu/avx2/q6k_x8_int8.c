@@ -106,8 +106,9 @@ FMK_INLINE void multiply_unpacked(const struct block *block, const struct run_ac
 }
 
 /* One super-block of P panels (`stride` bytes apart), each code used as it is unpacked. */
-FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const struct run_acts *acts,
-                                const starts *start, const int T, const int P, float *out) {
+FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, int64_t ahead,
+                                const struct run_acts *acts, const starts *start, const int T, const int P,
+                                float *out) {
     __m256 total[MAX_T][MAX_P];
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++)
@@ -117,7 +118,7 @@ FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const str
     for (int c = 0; c < 8; c++) {
 #pragma GCC unroll 2
         for (int p = 0; p < P; p++)
-            fetch(block + p * stride + FMK_Q6K_X8_BLOCK + c * (FMK_Q6K_X8_BLOCK / 8), 192);
+            fetch(block + p * stride + ahead + c * (FMK_Q6K_X8_BLOCK / 8), 192);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             __m256i sum[MAX_T][MAX_P];
@@ -160,10 +161,11 @@ FMK_INLINE void multiply_packed(const uint8_t *block, uint64_t stride, const str
 FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     const uint64_t stride = tile->part->stride;
     const uint8_t *panel = tile->data + (uint64_t)(tile->row / 8) * stride;
+    const int64_t ahead = FETCH_AHEAD / tile->streams;
     int panels = (tile->rows + 7) / 8;
     starts start[MAX_T];
-    for (int first = 0; first < panels; first += STREAMS) {
-        int end = first + STREAMS < panels ? first + STREAMS : panels;
+    for (int first = 0; first < panels; first += tile->streams) {
+        int end = first + tile->streams < panels ? first + tile->streams : panels;
         for (int64_t b = 0; b < tile->part->k_packed / FMK_K_BLOCK; b++) {
             struct run_acts acts = acts_at(tile->acts, tile->token, 8 * b);
             for (int t = 0; t < T; t++)
@@ -171,9 +173,9 @@ FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
             const uint8_t *block = panel + b * FMK_Q6K_X8_BLOCK;
             int p = first;
             for (; p + 2 <= end; p += 2)
-                multiply_packed(block + p * stride, stride, &acts, start, T, 2, tile->out + 8 * p);
+                multiply_packed(block + p * stride, stride, ahead, &acts, start, T, 2, tile->out + 8 * p);
             if (p < end)
-                multiply_packed(block + p * stride, stride, &acts, start, T, 1, tile->out + 8 * p);
+                multiply_packed(block + p * stride, stride, ahead, &acts, start, T, 1, tile->out + 8 * p);
         }
     }
 }
