@@ -8,8 +8,9 @@
 #include <string.h>
 
 enum {
-    ROWS_PER_TASK = 64,   /* a multiple of every layout's panel */
-    TASKS_PER_BATCH = 128 /* between two calls of progress */
+    LEAST_ROWS_PER_TASK = 64, /* a multiple of every layout's panel */
+    ROWS_PER_TASK = 256,      /* where there are enough: int4 likes them together */
+    ROWS_PER_BATCH = 8192     /* between two calls of progress */
 };
 
 bool fmk_cpu_borrows(const fmk_tensor *tensor) {
@@ -20,16 +21,17 @@ bool fmk_cpu_borrows(const fmk_tensor *tensor) {
 struct pack {
     const struct fmk_source *source;
     const struct fmk_packed *packed;
+    int64_t rows;   /* of a task */
     int64_t chunks; /* tasks per expert */
     int64_t first;  /* task of this batch */
 };
 
 static void pack_task(void *arg, int64_t i) {
     const struct pack *p = arg;
-    int64_t expert = (p->first + i) / p->chunks, row = (p->first + i) % p->chunks * ROWS_PER_TASK;
+    int64_t expert = (p->first + i) / p->chunks, row = (p->first + i) % p->chunks * p->rows;
     const struct fmk_packed *packed = p->packed;
     const int32_t *index = packed->k_index ? packed->k_index + expert * packed->k_packed : NULL;
-    packed->layout->pack(p->source, packed, index, expert, row, fmk_min(ROWS_PER_TASK, packed->n - row),
+    packed->layout->pack(p->source, packed, index, expert, row, fmk_min(p->rows, packed->n - row),
                          (uint8_t *)packed->data + (uint64_t)expert * packed->expert_stride);
 }
 
@@ -44,11 +46,13 @@ fmk_status fmk_cpu_fill(struct fmk_queue *queue, const struct fmk_fill *fill) {
             fmk_source_bias(source, e, (float *)packed->bias + e * packed->n);
     if (!fill->data)
         return FMK_OK;
-    struct pack pack = {source, packed, (packed->n + ROWS_PER_TASK - 1) / ROWS_PER_TASK, 0};
-    int64_t tasks = pack.chunks * packed->experts;
+    bool many = packed->n * packed->experts >= 4ll * ROWS_PER_TASK * queue->ctx->info.threads;
+    int64_t rows = many ? ROWS_PER_TASK : LEAST_ROWS_PER_TASK;
+    struct pack pack = {source, packed, rows, (packed->n + rows - 1) / rows, 0};
+    int64_t tasks = pack.chunks * packed->experts, most = ROWS_PER_BATCH / rows;
     uint64_t before = 0;
-    for (; pack.first < tasks; pack.first += TASKS_PER_BATCH) {
-        int64_t batch = fmk_min(TASKS_PER_BATCH, tasks - pack.first);
+    for (; pack.first < tasks; pack.first += most) {
+        int64_t batch = fmk_min(most, tasks - pack.first);
         fmk_parallel(queue->ctx, pack_task, &pack, batch);
         uint64_t after = (uint64_t)((double)packed->bytes * (double)(pack.first + batch) / (double)tasks);
         if (pack.first + batch == tasks)

@@ -411,6 +411,16 @@ void fmk_int4_codes(const struct fmk_source *source, int64_t expert, int64_t row
     }
 }
 
+const uint8_t *fmk_int4_words(const struct fmk_source *source, int64_t expert, int64_t row, int64_t k,
+                              int64_t *stride) {
+    const fmk_part *part = &source->part;
+    k += part->k_begin;
+    if (find_ops(part->format) != &fmk_gptq_ops || part->n_order.data.handle || k % 8)
+        return NULL;
+    *stride = 4 * part->n;
+    return fmk_tensor_data(&part->qweight, expert) + k / 8 * *stride + 4 * (part->n_begin + row);
+}
+
 void fmk_int4_scale_bits(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows,
                          int64_t group, uint32_t *out) {
     const fmk_part *part = &source->part;

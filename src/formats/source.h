@@ -68,6 +68,11 @@ int32_t fmk_int4_group(const struct fmk_source *source, int64_t expert, int64_t 
  * `rows` are 0. */
 void fmk_int4_codes(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows,
                     const int32_t *k, int64_t count, uint8_t *out);
+/* Words of eight codes, the lowest nibble first: those of k .. k+7 of `row`, behind which lie the following
+ * rows'; the next eight k are *stride bytes on. NULL where the file has them otherwise, or n_order or k cut
+ * across them. */
+const uint8_t *fmk_int4_words(const struct fmk_source *source, int64_t expert, int64_t row, int64_t k,
+                              int64_t *stride);
 /* As stored, in the bits of scales.dtype. */
 void fmk_int4_scale_bits(const struct fmk_source *source, int64_t expert, int64_t row, int32_t rows,
                          int64_t group, uint32_t *out);

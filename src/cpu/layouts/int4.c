@@ -1,5 +1,6 @@
 /* int4.x8 and int4.x16: grouped INT4 with eight or sixteen rows interleaved (panels.h). Groups lie in runs of
  * whole chunks (formats/int4_groups.h). */
+#include "interleave.h"
 #include "panels.h"
 #include "x16.h"
 #include "layouts.h"
@@ -44,34 +45,39 @@ static void index_groups(const struct fmk_source *source, const struct fmk_packe
     fmk_int4_index(source, packed->k_packed, expert, k_index);
 }
 
-typedef uint64_t words2 __attribute__((vector_size(16)));
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-typedef uint16_t pairs8 __attribute__((vector_size(16)));
-
 /* The eight rows' codes of k and of the k 16 after it, joined to bytes, in the low half. */
-static bytes16 join(const uint8_t *low) {
-    uint64_t first, second;
-    memcpy(&first, low, 8);
+static words4 join(const uint8_t *low) {
+    uint64_t pair[2] = {0, 0}, second;
+    memcpy(&pair[0], low, 8);
     memcpy(&second, low + 128, 8);
-    return (bytes16)(words2){first | second << 4, 0};
-}
-
-/* Byte by byte of the low halves: what every SIMD has an instruction for. */
-static pairs8 interleave(bytes16 a, bytes16 b) {
-    return (pairs8)__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    pair[0] |= second << 4;
+    return load_words((const uint8_t *)pair);
 }
 
 /* codes [32 k][8 rows] to those rows' part of a chunk, whose quads are `quad` bytes: 4 k x 8 rows transposed,
  * four times. */
 static void pack_chunk(const uint8_t *codes, int32_t quad, uint8_t *chunk) {
     for (int v = 0; v < 4; v++, codes += 32, chunk += quad) {
-        pairs8 k01 = interleave(join(codes), join(codes + 8));
-        pairs8 k23 = interleave(join(codes + 16), join(codes + 24));
-        pairs8 rows0123 = __builtin_shufflevector(k01, k23, 0, 8, 1, 9, 2, 10, 3, 11);
-        pairs8 rows4567 = __builtin_shufflevector(k01, k23, 4, 12, 5, 13, 6, 14, 7, 15);
-        memcpy(chunk, &rows0123, 16);
-        memcpy(chunk + 16, &rows4567, 16);
+        words4 k01 = low_bytes(join(codes), join(codes + 8));
+        words4 k23 = low_bytes(join(codes + 16), join(codes + 24));
+        store_words(chunk, low_pairs(k01, k23));
+        store_words(chunk + 16, high_pairs(k01, k23));
     }
+}
+
+/* The same, of all rows of a panel, from words of eight k each, of which the next eight are `stride` bytes
+ * on. */
+static void pack_words(const uint8_t *words, int64_t stride, int32_t rows, uint8_t *chunk) {
+    for (int32_t r = 0; r < rows; r += 4)
+        for (int i = 0; i < 2; i++) { /* k 8i .. 8i+7, and the 16 after them */
+            words4 even = load_words(words + i * stride + 4 * r);
+            words4 odd = load_words(words + (i + 2) * stride + 4 * r);
+            regroup_nibbles(&even, &odd);
+            words4 rows01 = low_bytes(even, odd), rows23 = high_bytes(even, odd);
+            uint8_t *quads = chunk + 8 * rows * i + 4 * r;
+            store_words(quads, __builtin_shufflevector(rows01, rows23, 0, 2, 4, 6));
+            store_words(quads + 4 * rows, __builtin_shufflevector(rows01, rows23, 1, 3, 5, 7));
+        }
 }
 
 /* Scale and zero of the group that k belongs to, of eight rows: `scales` and `zeros` are theirs in a header.
@@ -83,59 +89,71 @@ static void pack_header(const struct fmk_source *source, const struct fmk_packed
     memset(zeros, 0, 8);
     if (k < 0 || !rows)
         return;
-    uint32_t bits[8];
     int64_t group = fmk_int4_scale_row(source, expert, k);
-    fmk_int4_scale_bits(source, expert, row, rows, group, bits);
-    for (int32_t r = 0; r < rows; r++) {
-        uint16_t half = (uint16_t)bits[r];
-        memcpy(scales + r * size, size == 2 ? (const void *)&half : &bits[r], (size_t)size);
-    }
+    fmk_int4_scales(source, expert, row, rows, group, scales);
     fmk_int4_zeros(source, expert, row, rows, group, zeros);
 }
 
-/* Rows packed together: the file keeps 64 columns of a k in a row or two of cache lines and pages. */
-enum { TOGETHER = 64, MOST_PANELS = TOGETHER / 8, STEP = 8 }; /* and chunks at a time */
-
-/* Chunks c .. c+count-1, all of one block, of one panel, of which `rows` rows are there. Answers the byte
- * after them. */
-static uint8_t *pack_chunks(const struct fmk_source *source, const struct fmk_packed *packed, int64_t expert,
-                            int64_t row, int64_t rows, int64_t c, int64_t count, const int32_t *k,
-                            uint8_t *out) {
-    const int32_t panel = packed->layout->panel_rows, size = (int32_t)fmk_dtype_size(packed->dtype);
-    bool header = c % packed->chunks == 0;
-    uint8_t *nibbles = out + (header ? header_bytes(packed) : 0), codes[32 * STEP * 8];
+/* The chunk's codes of a panel of which `rows` rows are there, wherever the file has them. */
+static void gather_chunk(const struct fmk_source *source, int64_t expert, int64_t row, int64_t rows,
+                         const int32_t k[32], int32_t panel, uint8_t *nibbles) {
+    uint8_t codes[32 * 8];
     for (int32_t eight = 0; eight < panel; eight += 8) {
         int32_t present = (int32_t)fmk_max(0, fmk_min(8, rows - eight));
-        if (header)
-            pack_header(source, packed, expert, row + eight, present, k[0], out + eight * size,
-                        out + panel * size + eight);
         if (present)
-            fmk_int4_codes(source, expert, row + eight, present, k, 32 * count, codes);
+            fmk_int4_codes(source, expert, row + eight, present, k, 32, codes);
         else
             memset(codes, 0, sizeof codes);
-        for (int64_t i = 0; i < count; i++)
-            pack_chunk(codes + 256 * i, 4 * panel, nibbles + i * panel * FMK_PANEL_CHUNK + 4 * eight);
+        pack_chunk(codes, 4 * panel, nibbles + 4 * eight);
     }
-    return nibbles + count * panel * FMK_PANEL_CHUNK;
+}
+
+/* Rows packed together: the file has those of eight k side by side, a row of the file to as many pages as
+ * there are rows, so that short runs would each meet another page. A chunk of all of them at a time: the
+ * file's rows lie a power of two apart as often as not, and would claim the same few lines of the cache. */
+enum { TOGETHER = 256, MOST_PANELS = TOGETHER / 8 };
+
+/* Chunk c of a panel of which `rows` rows are there, with the header where a block begins; in_order: its k
+ * are neighbours in the file. Answers the byte after it. */
+static uint8_t *pack_panel(const struct fmk_source *source, const struct fmk_packed *packed, int64_t expert,
+                           int64_t row, int64_t rows, int64_t c, const int32_t k[32], bool in_order,
+                           uint8_t *out) {
+    const int32_t panel = packed->layout->panel_rows, size = (int32_t)fmk_dtype_size(packed->dtype);
+    if (c % packed->chunks == 0) {
+        for (int32_t eight = 0; eight < panel; eight += 8)
+            pack_header(source, packed, expert, row + eight, (int32_t)fmk_max(0, fmk_min(8, rows - eight)),
+                        k[0], out + eight * size, out + panel * size + eight);
+        out += header_bytes(packed);
+    }
+    int64_t stride;
+    const uint8_t *words =
+        in_order && rows == panel ? fmk_int4_words(source, expert, row, k[0], &stride) : NULL;
+    if (words) {
+        for (int j = 4; j < 8; j++) /* the next chunk's */
+            __builtin_prefetch((const void *)((uintptr_t)words + (uintptr_t)(j * stride)));
+        pack_words(words, stride, panel, out);
+    } else {
+        gather_chunk(source, expert, row, rows, k, panel, out);
+    }
+    return out + panel * FMK_PANEL_CHUNK;
 }
 
 static void pack_panels(const struct fmk_source *source, const struct fmk_packed *packed,
                         const int32_t *k_index, int64_t expert, int64_t row, int64_t rows, uint8_t *dst) {
     const int32_t panel = packed->layout->panel_rows;
-    int32_t k[32 * STEP];
+    int32_t k[32];
     uint8_t *out[MOST_PANELS];
-    int64_t chunks = packed->k_packed / 32, panels = (rows + panel - 1) / panel, count;
+    int64_t panels = (rows + panel - 1) / panel;
     for (int64_t p = 0; p < panels; p++)
         out[p] = dst + (uint64_t)(row / panel + p) * packed->stride;
-    for (int64_t c = 0; c < chunks; c += count) {
-        count = fmk_min(fmk_min(STEP, packed->chunks - c % packed->chunks), chunks - c);
-        for (int64_t i = 0; i < 32 * count; i++) {
+    for (int64_t c = 0; c < packed->k_packed / 32; c++) {
+        for (int32_t i = 0; i < 32; i++) {
             int64_t position = 32 * c + i;
             k[i] = k_index ? k_index[position] : position < source->k ? (int32_t)position : -1;
         }
         for (int64_t p = 0; p < panels; p++)
-            out[p] = pack_chunks(source, packed, expert, row + panel * p, fmk_min(panel, rows - panel * p), c,
-                                 count, k, out[p]);
+            out[p] = pack_panel(source, packed, expert, row + panel * p, fmk_min(panel, rows - panel * p), c,
+                                k, !k_index && k[31] >= 0, out[p]);
     }
 }
 

@@ -1,11 +1,14 @@
 /* q4_k.x8 and q4_k.x16: Q4_K with eight or sixteen rows interleaved and the 6-bit scales unpacked
  * (panels.h). */
-#include "panels.h"
+#include "interleave.h"
+#include "pack_rows.h"
 #include "x16.h"
 #include "layouts.h"
 #include "../../formats/k_quants.h"
 
-enum { MOST_ROWS = 16, MOST_K = INT32_MAX };
+#include <assert.h>
+
+enum { MOST_K = INT32_MAX };
 
 /* Of a panel: fits, with k at most MOST_K. */
 static int64_t panel_bytes(const struct fmk_packed *packed) {
@@ -28,48 +31,57 @@ static bool valid(const struct fmk_packed *packed) {
            packed->k_packed == packed->k && fmk_panel_valid(packed, panel_bytes(packed));
 }
 
-/* Sub-blocks 2c and 2c+1 are the low and high nibbles of the 32 bytes at `in`; four codes at a time. */
-static void pack_two_chunks(const uint8_t *in, int32_t rows, int64_t r, uint8_t *chunk) {
-    for (int v = 0; v < 4; v++, chunk += 4 * rows) {
-        uint32_t first = fmk_load_u32(in + 4 * v), second = fmk_load_u32(in + 16 + 4 * v);
-        fmk_store_u32(chunk + 4 * r, (first & 0x0f0f0f0f) | (second & 0x0f0f0f0f) << 4);
-        fmk_store_u32(chunk + rows * FMK_PANEL_CHUNK + 4 * r,
-                      (first >> 4 & 0x0f0f0f0f) | (second & 0xf0f0f0f0));
+/* Sub-blocks 2c and 2c+1 are the low and high nibbles of 32 bytes from `offset` on, of four rows. */
+static void pack_two_chunks(const uint8_t *const in[4], int64_t offset, int32_t rows, uint8_t *chunk) {
+    words4 low[4], high[4];
+    for (int r = 0; r < 4; r++) {
+        low[r] = load_words(in[r] + offset);
+        high[r] = load_words(in[r] + offset + 16);
+        regroup_nibbles(&low[r], &high[r]);
+    }
+    transpose_words(low);
+    transpose_words(high);
+    for (int v = 0; v < 4; v++) {
+        store_words(chunk + 4 * rows * v, low[v]);
+        store_words(chunk + rows * FMK_PANEL_CHUNK + 4 * rows * v, high[v]);
     }
 }
 
-static void pack_block(const uint8_t *in, int32_t rows, int64_t r, uint8_t *out) {
-    uint8_t scale[8], min[8];
-    fmk_q4k_scales(in + FMK_Q4K_SCALES, scale, min);
-    memcpy(out + 2 * r, in + FMK_Q4K_D, 2);
-    memcpy(out + rows * FMK_Q4K_PANEL_MINIMA + 2 * r, in + FMK_Q4K_DMIN, 2);
-    for (int j = 0; j < 8; j++) {
-        out[rows * (FMK_Q4K_PANEL_SCALES + j) + r] = scale[j];
-        out[rows * (FMK_Q4K_PANEL_MINS + j) + r] = min[j];
-    }
+static_assert(FMK_Q4K_D == 0 && FMK_Q4K_DMIN == 2 && FMK_Q4K_SCALES == 4 && FMK_Q4K_NIBBLES == 16,
+              "a block's first 16 bytes are four words: d and dmin, then the scales' three");
+
+/* The first 16 bytes of four rows' blocks; `r` is the first row. fmk_q4k_scales, a row to a word. */
+static void pack_scales(const uint8_t *const in[4], int32_t rows, int64_t r, uint8_t *out) {
+    words4 word[4], eight[4];
+    for (int i = 0; i < 4; i++)
+        word[i] = load_words(in[i]);
+    transpose_words(word);
+    pairs8 d = __builtin_shufflevector((pairs8)word[0], (pairs8)word[0], 0, 2, 4, 6, 1, 3, 5, 7);
+    memcpy(out + 2 * r, &d, 8);
+    memcpy(out + rows * FMK_Q4K_PANEL_MINIMA + 2 * r, (const uint8_t *)&d + 8, 8);
+    eight[0] = word[1] & 0x3f3f3f3f;
+    eight[1] = (word[3] & 0x0f0f0f0f) | (word[1] >> 6 & 0x03030303) << 4;
+    eight[2] = word[2] & 0x3f3f3f3f;
+    eight[3] = (word[3] >> 4 & 0x0f0f0f0f) | (word[2] >> 6 & 0x03030303) << 4;
+    static_assert(FMK_Q4K_PANEL_MINS == FMK_Q4K_PANEL_SCALES + 8, "minima follow the scales");
+    for (int i = 0; i < 4; i++)
+        scatter_words(transpose_bytes(eight[i]), out + rows * (FMK_Q4K_PANEL_SCALES + 4 * i) + r, rows);
+}
+
+static void pack_one(const uint8_t *const in[FMK_PANEL_MOST_ROWS], int32_t rows, uint8_t *out) {
     uint8_t *chunk = out + rows * FMK_Q4K_PANEL_NIBBLES;
-    for (int c = 0; c < 4; c++)
-        pack_two_chunks(in + FMK_Q4K_NIBBLES + 32 * c, rows, r, chunk + 2 * c * rows * FMK_PANEL_CHUNK);
+    for (int32_t r = 0; r < rows; r += 4)
+        pack_scales(in + r, rows, r, out);
+    for (int c = 0; c < 4; c++, chunk += 2 * rows * FMK_PANEL_CHUNK)
+        for (int32_t r = 0; r < rows; r += 4)
+            pack_two_chunks(in + r, FMK_Q4K_NIBBLES + 32 * c, rows, chunk + 4 * r);
 }
 
 static void pack(const struct fmk_source *source, const struct fmk_packed *packed, const int32_t *k_index,
                  int64_t expert, int64_t row, int64_t rows, uint8_t *dst) {
     (void)k_index;
-    const int32_t panel = packed->layout->panel_rows;
-    int64_t blocks = packed->k / FMK_SUPER_BLOCK, bytes = panel * FMK_Q4K_PANEL_BLOCK;
-    for (int64_t first = row; first < row + rows; first += panel) {
-        int64_t present = fmk_min(panel, row + rows - first);
-        const uint8_t *in[MOST_ROWS];
-        for (int64_t r = 0; r < present; r++)
-            in[r] = fmk_source_row(source, expert, first + r);
-        uint8_t *out = dst + (uint64_t)(first / panel) * packed->stride;
-        for (int64_t b = 0; b < blocks; b++, out += bytes) {
-            if (present < panel)
-                memset(out, 0, (size_t)bytes);
-            for (int64_t r = 0; r < present; r++)
-                pack_block(in[r] + b * FMK_Q4K_BLOCK, panel, r, out);
-        }
-    }
+    pack_rows(source, packed, expert, row, rows, dst, FMK_Q4K_BLOCK,
+              packed->layout->panel_rows * FMK_Q4K_PANEL_BLOCK, pack_one);
 }
 
 static void decode(const struct fmk_packed *packed, const uint8_t *data, int64_t row, int64_t k,

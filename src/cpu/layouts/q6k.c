@@ -1,10 +1,11 @@
 /* q6_k.x8 and q6_k.x16: Q6_K with eight or sixteen rows interleaved (panels.h). */
-#include "panels.h"
+#include "interleave.h"
+#include "pack_rows.h"
 #include "x16.h"
 #include "layouts.h"
 #include "../../formats/k_quants.h"
 
-enum { MOST_ROWS = 16, MOST_K = INT32_MAX };
+enum { MOST_K = INT32_MAX };
 
 /* Of a panel: fits, with k at most MOST_K. */
 static int64_t panel_bytes(const struct fmk_packed *packed) {
@@ -27,53 +28,80 @@ static bool valid(const struct fmk_packed *packed) {
            packed->k_packed == packed->k && fmk_panel_valid(packed, panel_bytes(packed));
 }
 
-/* Run s (0..3) of half a super-block: 32 codes, low bits in nibbles of 32 of the half's 64 low bytes, high
- * bits in bits 2s and 2s+1 of its 32 high bytes. Four codes at a time. */
-static void pack_chunk(const uint8_t *low, const uint8_t *high, int s, int32_t rows, int64_t r,
-                       uint8_t *nibbles, uint8_t *pairs) {
-    low += 32 * (s % 2);
-    int shift = s / 2 * 4;
-    for (int v = 0; v < 4; v++) {
-        uint32_t first = fmk_load_u32(low + 4 * v) >> shift & 0x0f0f0f0f;
-        uint32_t second = fmk_load_u32(low + 16 + 4 * v) >> shift & 0x0f0f0f0f;
-        fmk_store_u32(nibbles + 4 * rows * v + 4 * r, first | second << 4);
-    }
-    for (int v = 0; v < 2; v++) {
-        uint32_t word = 0;
-        for (int j = 0; j < 4; j++)
-            word |= (fmk_load_u32(high + 16 * v + 4 * j) >> 2 * s & 0x03030303) << 2 * j;
-        fmk_store_u32(pairs + 4 * rows * v + 4 * r, word);
+/* The 64 low bytes of half a super-block from `offset` on, of four rows: its runs 0 and 1 are the low
+ * nibbles, 2 and 3 the high ones, of 32 bytes each. */
+static void pack_low(const uint8_t *const in[4], int64_t offset, int32_t rows, uint8_t *chunk) {
+    for (int s = 0; s < 2; s++, offset += 32, chunk += rows * FMK_PANEL_CHUNK) {
+        words4 low[4], high[4];
+        for (int r = 0; r < 4; r++) {
+            low[r] = load_words(in[r] + offset);
+            high[r] = load_words(in[r] + offset + 16);
+            regroup_nibbles(&low[r], &high[r]);
+        }
+        transpose_words(low);
+        transpose_words(high);
+        for (int v = 0; v < 4; v++) {
+            store_words(chunk + 4 * rows * v, low[v]);
+            store_words(chunk + 2 * rows * FMK_PANEL_CHUNK + 4 * rows * v, high[v]);
+        }
     }
 }
 
-static void pack_block(const uint8_t *in, int32_t rows, int64_t r, uint8_t *out) {
-    memcpy(out + 2 * r, in + FMK_Q6K_D, 2);
-    for (int i = 0; i < 16; i++)
-        out[rows * (FMK_Q6K_PANEL_SCALES + i) + r] = in[FMK_Q6K_SCALES + i];
-    for (int c = 0; c < 8; c++)
-        pack_chunk(in + 64 * (c / 4), in + FMK_Q6K_HIGH + 32 * (c / 4), c % 4, rows, r,
-                   out + rows * (FMK_Q6K_PANEL_LOW + c * FMK_PANEL_CHUNK),
-                   out + rows * (FMK_Q6K_PANEL_HIGH + c * FMK_PANEL_CHUNK / 2));
+/* Pair s of the bits of each byte of word[j] to pair j of word[s]. */
+static void transpose_pairs(words4 word[4]) {
+    for (int j = 0; j < 4; j += 2) {
+        words4 other = (word[j] >> 2 ^ word[j + 1]) & 0x33333333;
+        word[j + 1] ^= other;
+        word[j] ^= other << 2;
+    }
+    for (int j = 0; j < 2; j++) {
+        words4 other = (word[j] >> 4 ^ word[j + 2]) & 0x0f0f0f0f;
+        word[j + 2] ^= other;
+        word[j] ^= other << 4;
+    }
+}
+
+/* The 32 high bytes of half a super-block, of four rows: bits 2s and 2s+1 are run s's. */
+static void pack_high(const uint8_t *const in[4], int64_t offset, int32_t rows, uint8_t *pairs) {
+    for (int v = 0; v < 2; v++) {
+        words4 word[4];
+        for (int r = 0; r < 4; r++)
+            word[r] = load_words(in[r] + offset + 16 * v);
+        transpose_words(word);
+        transpose_pairs(word);
+        for (int s = 0; s < 4; s++)
+            store_words(pairs + s * rows * FMK_PANEL_CHUNK / 2 + 4 * rows * v, word[s]);
+    }
+}
+
+/* Scales and d of four rows, of which `r` is the first. */
+static void pack_scales(const uint8_t *const in[4], int32_t rows, int64_t r, uint8_t *out) {
+    words4 row[4], scale[4];
+    for (int i = 0; i < 4; i++) {
+        memcpy(out + 2 * (r + i), in[i] + FMK_Q6K_D, 2);
+        row[i] = load_words(in[i] + FMK_Q6K_SCALES);
+    }
+    interleave_bytes(row, scale);
+    for (int j = 0; j < 4; j++)
+        scatter_words(scale[j], out + rows * (FMK_Q6K_PANEL_SCALES + 4 * j) + r, rows);
+}
+
+static void pack_one(const uint8_t *const in[FMK_PANEL_MOST_ROWS], int32_t rows, uint8_t *out) {
+    for (int32_t r = 0; r < rows; r += 4)
+        pack_scales(in + r, rows, r, out);
+    uint8_t *low = out + rows * FMK_Q6K_PANEL_LOW, *high = out + rows * FMK_Q6K_PANEL_HIGH;
+    for (int h = 0; h < 2; h++) /* four chunks each */
+        for (int32_t r = 0; r < rows; r += 4) {
+            pack_low(in + r, 64 * h, rows, low + h * 4 * rows * FMK_PANEL_CHUNK + 4 * r);
+            pack_high(in + r, FMK_Q6K_HIGH + 32 * h, rows, high + h * 2 * rows * FMK_PANEL_CHUNK + 4 * r);
+        }
 }
 
 static void pack(const struct fmk_source *source, const struct fmk_packed *packed, const int32_t *k_index,
                  int64_t expert, int64_t row, int64_t rows, uint8_t *dst) {
     (void)k_index;
-    const int32_t panel = packed->layout->panel_rows;
-    int64_t blocks = packed->k / FMK_SUPER_BLOCK, bytes = panel * FMK_Q6K_PANEL_BLOCK;
-    for (int64_t first = row; first < row + rows; first += panel) {
-        int64_t present = fmk_min(panel, row + rows - first);
-        const uint8_t *in[MOST_ROWS];
-        for (int64_t r = 0; r < present; r++)
-            in[r] = fmk_source_row(source, expert, first + r);
-        uint8_t *out = dst + (uint64_t)(first / panel) * packed->stride;
-        for (int64_t b = 0; b < blocks; b++, out += bytes) {
-            if (present < panel)
-                memset(out, 0, (size_t)bytes);
-            for (int64_t r = 0; r < present; r++)
-                pack_block(in[r] + b * FMK_Q6K_BLOCK, panel, r, out);
-        }
-    }
+    pack_rows(source, packed, expert, row, rows, dst, FMK_Q6K_BLOCK,
+              packed->layout->panel_rows * FMK_Q6K_PANEL_BLOCK, pack_one);
 }
 
 static void decode(const struct fmk_packed *packed, const uint8_t *data, int64_t row, int64_t k,
