@@ -164,6 +164,8 @@ static const struct fmk_kernel rows[] = {
      fmk_gemm_avx512_f32},
     {"cpu.gemm.avx2.f32", FMK_BACKEND_CPU, 0, AVX2, FMK_ACTS_GEMM_F32, not_gemm, NULL, FMK_CUDA_NONE,
      fmk_gemm_avx2_f32},
+    {"cpu.dense.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, VNNI, FMK_ACTS_F32, no_objection,
+     fmk_dense_avx512, FMK_CUDA_NONE, NULL},
     {"cpu.dense.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, AVX2, FMK_ACTS_F32, no_objection,
      fmk_dense_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.x16.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_X16, VNNI, FMK_ACTS_Q8_BLOCKS, rounds_activations,
