@@ -84,6 +84,7 @@ struct bench {
 /* Ours, in the order of --ours: "default", "exact" (FMK_LINEAR_EXACT), "borrowed" (the file's own bytes).
  * Their contexts do without the features of --disable. NULL = no such word. */
 const struct bench_peer *ferrumk_as_peer(const char *word, const char *disable);
+bool peer_is_ferrumk(const struct bench_peer *peer);
 
 /* Fills in the list: ours, then what the peers' files hold. */
 void contenders_list(struct bench *bench);
@@ -95,8 +96,14 @@ void contenders_take(struct bench *bench, const struct bench_peer_source *source
 void contenders_drop(struct bench *bench);
 /* Whether it has weights now. */
 bool contender_present(const struct contender *who);
+/* All of its weights, for calls like this one; false when it has none, or refuses. */
+bool contender_prepare(struct contender *who, const struct bench_peer_call *call);
 /* One product with the weight whose turn it is. */
 void contender_call(struct contender *who, const struct bench_peer_call *call);
+/* Before somebody else is timed. */
+void contender_rest(struct contender *who);
+/* The kernel of such a call, or ""; to be freed. */
+char *contender_kernel(struct contender *who, const struct bench_peer_call *call);
 
 /* ---- sources ---- */
 

@@ -116,8 +116,27 @@ bool contender_present(const struct contender *who) {
     return who->num_weights > 0;
 }
 
+bool contender_prepare(struct contender *who, const struct bench_peer_call *call) {
+    char error[512] = "";
+    for (int i = 0; who->peer->prepare && i < who->num_weights; i++)
+        if (who->peer->prepare(who->weights[i], call, error, sizeof error)) {
+            fprintf(stderr, "%s: %s: m %" PRId64 ": %s\n", program(), who->peer->name, call->m, error);
+            return false;
+        }
+    return contender_present(who);
+}
+
 void contender_call(struct contender *who, const struct bench_peer_call *call) {
     if (who->peer->run(who->weights[who->next], call))
         quit(EXIT_REFUSED, "%s refused a call that it was prepared for", who->peer->name);
     who->next = (who->next + 1) % who->num_weights;
+}
+
+void contender_rest(struct contender *who) {
+    if (who->peer->rest)
+        who->peer->rest(who->state);
+}
+
+char *contender_kernel(struct contender *who, const struct bench_peer_call *call) {
+    return text_of("%s", who->peer->kernel ? who->peer->kernel(who->weights[0], call) : "");
 }

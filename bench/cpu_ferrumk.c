@@ -138,3 +138,7 @@ const struct bench_peer *ferrumk_as_peer(const char *word, const char *disable) 
             return &variants[i];
     return NULL;
 }
+
+bool peer_is_ferrumk(const struct bench_peer *peer) {
+    return peer->run == run;
+}

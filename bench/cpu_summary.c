@@ -57,8 +57,8 @@ static void add_shape(struct means *means, const struct bench *bench, const stru
         means->seconds[c] += log(took);
         means->operations[c] += log(2.0 * (double)r->n * (double)r->k * (double)r->m);
         means->bytes[c] += log((double)r->file_bytes);
-        if (strncmp(name, "ferrumk", strlen("ferrumk")))
-            best = took < best ? took : best;
+        if (!peer_is_ferrumk(bench->contenders[c].peer))
+            best = fmin(best, took);
     }
     if (isfinite(best)) {
         means->with_peer++;
