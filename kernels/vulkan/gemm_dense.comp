@@ -1,6 +1,10 @@
 /* Many tokens times rows of f32, f16 or bf16. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#ifdef COOPMAT
+#extension GL_KHR_shader_subgroup_basic : require
+#include "coopmat.glsl"
+#endif
 #include "gemm_tile.glsl"
 
 layout(constant_id = FMK_VK_SPEC_WEIGHT_TYPE) const uint WEIGHT_TYPE = FMK_VK_F16;
@@ -33,4 +37,8 @@ void unpack(Raw raw, uint k, uint unit) {
     }
 }
 
+#ifdef COOPMAT
+#include "gemm_coopmat.glsl"
+#else
 #include "gemm.glsl"
+#endif

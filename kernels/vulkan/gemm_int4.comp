@@ -1,6 +1,10 @@
 /* Many tokens times int4. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#ifdef COOPMAT
+#extension GL_KHR_shader_subgroup_basic : require
+#include "coopmat.glsl"
+#endif
 #include "gemm_tile.glsl"
 #include "int4.glsl"
 
@@ -46,4 +50,8 @@ void unpack(Raw raw, uint k, uint unit) {
                     nibbles_of(raw.nibbles[i] >> shift, false, float(raw.zeros >> 8 * i & 0xff)) * raw.scale[i]);
 }
 
+#ifdef COOPMAT
+#include "gemm_coopmat.glsl"
+#else
 #include "gemm.glsl"
+#endif

@@ -1,6 +1,10 @@
 /* Many tokens times Q4_K. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#ifdef COOPMAT
+#extension GL_KHR_shader_subgroup_basic : require
+#include "coopmat.glsl"
+#endif
 #include "gemm_tile.glsl"
 #include "q4k.glsl"
 
@@ -28,4 +32,8 @@ void unpack(Raw raw, uint k, uint unit) {
                     fma(nibbles_of(raw.nibbles[i] >> shift, false, 0.0), vec4(scale.x), vec4(-scale.y)));
 }
 
+#ifdef COOPMAT
+#include "gemm_coopmat.glsl"
+#else
 #include "gemm.glsl"
+#endif

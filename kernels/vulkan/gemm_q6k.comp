@@ -1,6 +1,10 @@
 /* Many tokens times Q6_K. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#ifdef COOPMAT
+#extension GL_KHR_shader_subgroup_basic : require
+#include "coopmat.glsl"
+#endif
 #include "gemm_tile.glsl"
 #include "q6k.glsl"
 
@@ -27,4 +31,8 @@ void unpack(Raw raw, uint k, uint unit) {
         put_weights(row, at + 4 * i, q6k_codes(raw.low[i], raw.high[i], run) * raw.scale);
 }
 
+#ifdef COOPMAT
+#include "gemm_coopmat.glsl"
+#else
 #include "gemm.glsl"
+#endif

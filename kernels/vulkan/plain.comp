@@ -26,6 +26,10 @@ float upper_half(float a) {
 }
 
 void add_product(float w, float x, uint token) {
+    if (DOUBLE == 0) {
+        sum[token] = fma(w, x, sum[token]);
+        return;
+    }
     precise float product = w * x;
     precise float wh = upper_half(w), xh = upper_half(x), wl = w - wh, xl = x - xh;
     precise float rest = ((wh * xh - product) + wh * xl + wl * xh) + wl * xl;
@@ -54,19 +58,14 @@ void multiply(uint expert, uint row, uint count) {
         sum[token] = low[token] = product_sum[token] = 0.0;
     for (uint at = 0; at < args.k_packed; at += 4) {
         vec4 w = weights_at(part, row, at);
-        for (uint b = 0; b < 4 && at + b < args.k_packed; b++) {
+        [[unroll]] for (uint b = 0; b < 4; b++) {
             int k = int(at + b);
             if (args.k_index != 0)
-                k = load_int(args.k_index + 4 * uint64_t(args.k_packed) * expert, at + b);
-            if (k < 0 || k >= args.k)
-                continue;
-            for (uint token = 0; token < count; token++) {
-                float x = load_number(args.from, type, from_row[token] + k);
-                if (DOUBLE != 0)
-                    add_product(w[b], x, token);
-                else
-                    sum[token] = fma(w[b], x, sum[token]);
-            }
+                k = k < args.k_packed ? load_int(args.k_index + 4 * uint64_t(args.k_packed) * expert, k) : -1;
+            bool there = k >= 0 && k < args.k;
+            [[unroll]] for (uint token = 0; token < TOKENS; token++)
+                if (there && token < count)
+                    add_product(w[b], load_number(args.from, type, from_row[token] + k), token);
         }
     }
 }

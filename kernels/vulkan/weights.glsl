@@ -37,7 +37,7 @@ vec4 q4k_quad(uint64_t row, uint k) {
     precise float scale = half_to_float(load_2(block)) * float(scale_byte);
     precise float least = half_to_float(load_2(block + 2)) * float(min_byte);
     precise vec4 w;
-    for (uint b = 0; b < 4; b++) {
+    [[unroll]] for (uint b = 0; b < 4; b++) {
         uint code = load_1(block + 16 + j / 2 * 32 + i + b) >> j % 2 * 4 & 15;
         w[b] = scale * float(code) - least;
     }
@@ -50,7 +50,7 @@ vec4 q6k_quad(uint64_t row, uint k) {
     precise float scale = half_to_float(load_2(block + 208)) *
                           float(bitfieldExtract(int(load_1(block + 192 + k % 256 / 16)), 0, 8));
     precise vec4 w;
-    for (uint b = 0; b < 4; b++) {
+    [[unroll]] for (uint b = 0; b < 4; b++) {
         uint low = load_1(block + 64 * half_at + run % 2 * 32 + l + b) >> run / 2 * 4 & 15;
         uint high = load_1(block + 128 + 32 * half_at + l + b) >> 2 * run & 3;
         w[b] = scale * float(int(low | high << 4) - 32);
@@ -66,7 +66,7 @@ vec4 int4_quad(Part part, uint row, uint k) {
     int zero = int(load_1(block + 8 * number_size(part.type) + row % 8));
     precise float scale = load_number(block, part.type, row % 8);
     precise vec4 w;
-    for (uint b = 0; b < 4; b++)
+    [[unroll]] for (uint b = 0; b < 4; b++)
         w[b] = scale * float(int(word >> 8 * b & 15) - zero);
     return w;
 }
@@ -81,7 +81,8 @@ vec4 weights_at(Part part, uint row, uint k) {
     if (FAMILY == FMK_VK_INT4)
         return int4_quad(part, row, k);
     vec4 w = vec4(0.0);
-    for (uint b = 0; b < 4 && k + b < part.k; b++)
-        w[b] = load_dense(at, part.type, k + b);
+    [[unroll]] for (uint b = 0; b < 4; b++)
+        if (k + b < part.k)
+            w[b] = load_dense(at, part.type, k + b);
     return w;
 }
