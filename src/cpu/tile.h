@@ -66,6 +66,7 @@ fmk_tile_kernel fmk_q4k_rows_avx2_int8, fmk_q6k_rows_avx2_int8;
 fmk_tile_kernel fmk_q4k_x8_avx2, fmk_q6k_x8_avx2, fmk_int4_x8_avx2; /* f32 */
 fmk_tile_kernel fmk_q4k_x8_avx2_int8, fmk_q6k_x8_avx2_int8, fmk_int4_x8_avx2_int8;
 fmk_tile_kernel fmk_dense_avx512, fmk_q4k_x16_avx512, fmk_q6k_x16_avx512, fmk_int4_x16_avx512; /* f32 */
+fmk_tile_kernel fmk_q4k_rows_vnni, fmk_q6k_rows_vnni;
 fmk_tile_kernel fmk_q4k_x16_vnni, fmk_q6k_x16_vnni, fmk_int4_x16_vnni;
 /* 64-bit ARM, likewise: *_dotprod and *_i8mm use acts.blocks. */
 fmk_tile_kernel fmk_dense_neon, fmk_q4k_rows_neon, fmk_q6k_rows_neon; /* f32 */
