@@ -16,7 +16,8 @@
 #include <stdio.h>
 
 #if defined(__x86_64__)
-fmk_gemm_kernel fmk_emulated_amx_bf16, fmk_emulated_amx_bf16x2; /* src/cpu/amx on tests/amx/tiles.h */
+extern const struct fmk_gemm fmk_emulated_amx_bf16,
+    fmk_emulated_amx_bf16x2; /* src/cpu/amx on tests/amx/tiles.h */
 #endif
 
 enum {
@@ -34,8 +35,8 @@ static int skipped;
 struct subject {
     const char *name;
     enum fmk_acts_form form;
-    int32_t layout; /* 0 = any */
-    fmk_gemm_kernel *run;
+    int32_t layout;              /* 0 = any */
+    const struct fmk_gemm *gemm; /* NULL: this machine cannot run it */
     fmk_quantize_row *fill;
     double relative,
         roundings; /* of the tolerance: what weights are rounded by; roundings of a sum = 300 + k * */
@@ -73,14 +74,14 @@ static struct subject subject_of(const struct fmk_kernel *kernel) {
 #if defined(__x86_64__)
     bool amx = kernel->needs & FMK_CPU_AMX_BF16;
     if (!runs && amx && has(kernel->needs & ~(uint32_t)FMK_CPU_AMX_BF16)) {
-        s.run = s.form == FMK_ACTS_GEMM_BF16 ? fmk_emulated_amx_bf16 : fmk_emulated_amx_bf16x2;
+        s.gemm = s.form == FMK_ACTS_GEMM_BF16 ? &fmk_emulated_amx_bf16 : &fmk_emulated_amx_bf16x2;
         runs = true;
     }
 #endif
     if (!runs) {
         print_message("skipped: %s, not with this machine's features\n", kernel->name);
         skipped++;
-        s.run = NULL;
+        s.gemm = NULL;
     }
     return s;
 }
@@ -94,24 +95,21 @@ struct activations {
     double *used; /* [MOST][k]: what the kernel is given */
 };
 
-static double from_bf16(uint16_t half) {
-    return ref_bf16(half);
-}
-
 static double value_at(const struct activations *a, enum fmk_acts_form form, int64_t row, int64_t k) {
     static const int place[4] = {0, 2, 1, 3};
     const struct fmk_gemm_acts *acts = &a->acts.gemm;
     int64_t block = k / FMK_K_BLOCK * acts->capacity + BEFORE + row,
             at = block * FMK_K_BLOCK + k % FMK_K_BLOCK;
+    int64_t tile = (k / 32 * acts->capacity + BEFORE + row) * 32 + k % 32;
     switch (form) {
     case FMK_ACTS_GEMM_F32:
         return acts->f32[at];
     case FMK_ACTS_GEMM_I16:
         return acts->i16[at - at % 4 + place[at % 4]] * (double)acts->step[block];
     case FMK_ACTS_GEMM_BF16:
-        return from_bf16(acts->bf16[0][at]);
+        return ref_bf16(acts->bf16[0][tile]);
     default:
-        return from_bf16(acts->bf16[0][at]) + from_bf16(acts->bf16[1][at]);
+        return ref_bf16(acts->bf16[0][tile]) + ref_bf16(acts->bf16[1][tile]);
     }
 }
 
@@ -166,80 +164,108 @@ static void check_canaries(const struct subject *s, const void *memory, size_t s
             fail_msg("%s: wrote past its %s", s->name, what);
 }
 
+/* Sums of `tokens` tokens and up to 256 rows, in groups of 64. */
+enum { GROUPS = 4 };
+
+static float *allocate_sums(int32_t tokens) {
+    return allocate((uint64_t)(GROUPS * tokens * FMK_TILE_N) * sizeof(float) + CANARIES);
+}
+
+static float sum_at(const float *out, int32_t tokens, int32_t token, int32_t row) {
+    return out[(row / FMK_TILE_N * tokens + token) * FMK_TILE_N + row % FMK_TILE_N];
+}
+
 static void run(const struct subject *s, const struct packed_weight *w, const struct activations *a,
                 int64_t row, int32_t rows, int64_t token, int32_t tokens, float *out) {
-    size_t size = (size_t)tokens * FMK_TILE_N * sizeof(float);
-    uint8_t *sheet = allocate(FMK_SHEET_BYTES + CANARIES);
-    memset(sheet, 0xff, FMK_SHEET_BYTES); /* NaN: what is not decoded shows */
-    memset(sheet + FMK_SHEET_BYTES, CANARY, CANARIES);
+    size_t groups = (size_t)(rows + FMK_TILE_N - 1) / FMK_TILE_N, sheet_bytes = (size_t)s->gemm->sheet_bytes;
+    size_t size = groups * (size_t)tokens * FMK_TILE_N * sizeof(float);
+    uint8_t *sheet = allocate(sheet_bytes + CANARIES);
+    memset(sheet, 0xff, sheet_bytes); /* NaN: what is not decoded shows */
+    memset(sheet + sheet_bytes, CANARY, CANARIES);
     memset(out, 0xff, size);
     memset((uint8_t *)out + size, CANARY, CANARIES);
-    struct fmk_gemm_job job = {&w->packed,     w->packed.data, &a->acts.gemm, row, rows,
-                               BEFORE + token, tokens,         sheet,         out};
-    s->run(&job);
+    struct fmk_gemm_job job = {
+        .part = &w->packed,
+        .data = w->packed.data,
+        .acts = &a->acts.gemm,
+        .row = row,
+        .rows = rows,
+        .token = BEFORE + token,
+        .tokens = tokens,
+        .sheet = sheet,
+        .out = out,
+        .group = tokens * FMK_TILE_N,
+    };
+    s->gemm->run(&job);
     check_canaries(s, out, size, "tokens");
-    check_canaries(s, sheet, FMK_SHEET_BYTES, "sheet");
+    check_canaries(s, sheet, sheet_bytes, "sheet");
     free(sheet);
 }
 
 static void compare(const struct subject *s, const struct packed_weight *w, const struct activations *a,
-                    int64_t row, const float *out) {
-    int64_t n = fmk_min(FMK_TILE_N, w->packed.n - row), k = w->packed.k_packed;
+                    int64_t row, int32_t rows, const float *out) {
+    int64_t k = w->packed.k_packed;
     double *weight = allocate((uint64_t)k * 16), *magnitudes = weight + k;
-    for (int64_t r = 0; r < n; r++) {
+    for (int32_t r = 0; r < rows; r++) {
         decode_row(w, row + r, weight, magnitudes);
-        for (int64_t t = 0; t < MOST; t++) {
+        for (int32_t t = 0; t < MOST; t++) {
             double want = 0, terms = 0;
             for (int64_t i = 0; i < k; i++) {
                 want += weight[i] * a->used[t * a->k + i];
                 terms += magnitudes[i] * fabs(a->used[t * a->k + i]);
             }
             double bound = ((300 + (double)k * s->roundings) * 0x1p-24 + s->relative) * terms + 1e-30;
-            float got = out[t * FMK_TILE_N + r];
+            float got = sum_at(out, MOST, t, r);
             if (!(fabs(got - want) <= bound))
-                fail_msg("%s on %s, n %lld k %lld: (m %lld, n %lld) is %.9g, want %.9g within %.2g", s->name,
-                         w->packed.layout->name, (long long)w->packed.n, (long long)w->packed.k, (long long)t,
+                fail_msg("%s on %s, n %lld k %lld: (m %d, n %lld) is %.9g, want %.9g within %.2g", s->name,
+                         w->packed.layout->name, (long long)w->packed.n, (long long)w->packed.k, t,
                          (long long)(row + r), got, want, bound);
         }
     }
     free(weight);
 }
 
+/* Rows from + 0 .. rows-1 of all tokens' sums, which are in `all`, cut otherwise. */
+static void check_cut(const struct subject *s, const struct packed_weight *w, const struct activations *a,
+                      int64_t row, int32_t from, int32_t rows, int32_t token, int32_t tokens,
+                      const float *all) {
+    float *out = allocate_sums(tokens);
+    run(s, w, a, row + from, rows, token, tokens, out);
+    for (int32_t t = 0; t < tokens; t++)
+        for (int32_t r = 0; r < rows; r++) {
+            float got = sum_at(out, tokens, t, r), want = sum_at(all, MOST, token + t, from + r);
+            if (memcmp(&got, &want, sizeof got))
+                fail_msg("%s on %s, n %lld k %lld: (m %d, n %lld) is %.9g among %d tokens and %d rows, %.9g "
+                         "among %d",
+                         s->name, w->packed.layout->name, (long long)w->packed.n, (long long)w->packed.k,
+                         token + t, (long long)(row + from + r), got, tokens, rows, want, MOST);
+        }
+    free(out);
+}
+
 /* All tokens and a sheet of rows, checked against the sums in double; then other cuts of tokens and of rows,
  * whose bits must be the same. */
 static void check_shape(const struct subject *s, const struct packed_weight *w, const struct activations *a) {
-    static const int32_t ms[] = {1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 48, 64, 100};
-    float *all = allocate(MOST * FMK_TILE_N * sizeof(float) + CANARIES);
-    float *out = allocate(MOST * FMK_TILE_N * sizeof(float) + CANARIES);
-    for (int64_t row = 0; row < w->packed.n; row += FMK_TILE_N) {
-        int32_t n = (int32_t)fmk_min(FMK_TILE_N, w->packed.n - row);
+    static const int32_t ms[] = {1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 48, 64, 100};
+    float *all = allocate_sums(MOST);
+    for (int64_t row = 0; row < w->packed.n; row += s->gemm->rows) {
+        int32_t n = (int32_t)fmk_min(s->gemm->rows, w->packed.n - row);
         run(s, w, a, row, n, 0, MOST, all);
-        compare(s, w, a, row, all);
-        for (size_t i = 0; i < sizeof ms / sizeof ms[0]; i++) {
-            int32_t m = ms[i], at = (int32_t)(i * 7 % 3) * (MOST - m) / 2;
-            int32_t part = (int32_t)(i % 4) * FMK_STRIP, rows = n - part - (int32_t)(i % 3) * 5;
-            if (part >= n || rows < 1) {
-                part = 0;
-                rows = n;
-            }
-            run(s, w, a, row + part, rows, at, m, out);
-            for (int32_t t = 0; t < m; t++)
-                if (memcmp(out + t * FMK_TILE_N, all + (at + t) * FMK_TILE_N + part,
-                           (size_t)rows * sizeof(float)))
-                    fail_msg("%s on %s, n %lld k %lld: token %d of rows %d..%d differs between m %d and %d",
-                             s->name, w->packed.layout->name, (long long)w->packed.n, (long long)w->packed.k,
-                             at + t, part, part + rows - 1, m, MOST);
+        compare(s, w, a, row, n, all);
+        for (int32_t i = 0; i < (int32_t)(sizeof ms / sizeof ms[0]); i++) {
+            int32_t m = ms[i], from = i * FMK_STRIP % (int32_t)fmk_round_up(n, FMK_STRIP), rows = n - from;
+            check_cut(s, w, a, row, from, rows - i % 3 * 5 > 0 ? rows - i % 3 * 5 : rows,
+                      i % 3 * (MOST - m) / 2, m, all);
         }
     }
     free(all);
-    free(out);
 }
 
 /* A NaN in one token's activations reaches all of its outputs and no other token's. */
 static void check_nan(const struct subject *s, const struct packed_weight *w, struct activations *a,
                       struct ref_rng *rng) {
     enum { TOKENS = 37, BAD = 21 };
-    float *out = allocate(TOKENS * FMK_TILE_N * sizeof(float) + CANARIES);
+    float *out = allocate_sums(TOKENS);
     int32_t n = (int32_t)fmk_min(FMK_TILE_N, w->packed.n);
     int64_t at;
     do
@@ -275,6 +301,7 @@ static const struct ref_spec dense_specs[] = {
     {.n = 3, .k = 7, .dtype = FMK_BF16},
     {.n = 9, .k = 31, .dtype = FMK_F32},
     {.n = 66, .k = 33, .misalign = 2},
+    {.n = 299, .k = 96},
     {.n = 64, .k = 255, .dtype = FMK_BF16, .misalign = 2},
     {.n = 17, .k = 256, .extremes = true},
     {.n = 63, .k = 257, .dtype = FMK_F32},
@@ -287,6 +314,7 @@ static const struct ref_spec k_quant_specs[] = {
     {.n = 17, .k = 512, .extremes = true, .misalign = 2},
     {.n = 63, .k = 256, .misalign = 2},
     {.n = 72, .k = 1280, .extremes = true},
+    {.n = 273, .k = 256},
 };
 static const struct ref_spec int4_specs[] = {
     {.n = 8, .k = 32, .group_size = 32},
@@ -336,7 +364,7 @@ static void test_gemm(void **state) {
     for (int32_t i = 0; fmk_kernel_row(i); i++) {
         const struct fmk_kernel *kernel = fmk_kernel_row(i);
         struct subject s;
-        if (!kernel->gemm || !(s = subject_of(kernel)).run)
+        if (!kernel->gemm || !(s = subject_of(kernel)).gemm)
             continue;
         for (int32_t id = 1; fmk_layout_by_id(id); id++)
             if (serves(kernel, fmk_layout_by_id(id))) {
@@ -357,7 +385,7 @@ static double relative_error(const struct subject *s, const struct fmk_layout *l
     struct activations a;
     pack_weight(&w, spec, layout, rng);
     make_activations(&a, s, &w, rng);
-    float *out = allocate(MOST * FMK_TILE_N * sizeof(float) + CANARIES);
+    float *out = allocate_sums(MOST);
     double *weight = allocate((uint64_t)w.packed.k_packed * sizeof *weight), error = 0, all = 0;
     run(s, &w, &a, 0, (int32_t)w.packed.n, 0, MOST, out);
     for (int64_t r = 0; r < w.packed.n; r++) {
@@ -394,7 +422,7 @@ static void test_accuracy(void **state) {
     for (int32_t i = 0; fmk_kernel_row(i); i++) {
         const struct fmk_kernel *kernel = fmk_kernel_row(i);
         struct subject s;
-        if (!kernel->gemm || !(s = subject_of(kernel)).run)
+        if (!kernel->gemm || !(s = subject_of(kernel)).gemm)
             continue;
         for (int32_t id = 1; fmk_layout_by_id(id); id++) {
             const struct fmk_layout *layout = fmk_layout_by_id(id);

@@ -19,8 +19,7 @@ enum {
     ALIGN = 64,
     BEST_BYTES = 128 << 20, /* a slab grows no larger than this, whatever m is */
     ALONE_NS = 30000,       /* of work for which the pool is not woken */
-    ALONE_VALUES = 1 << 16, /* of activations, likewise */
-    SHEET_COST = 16         /* tokens in whose time a sheet is decoded, or less */
+    ALONE_VALUES = 1 << 16  /* of activations, likewise */
 };
 
 /* Everything about a call that is fixed before the first slab. */
@@ -31,10 +30,24 @@ struct plan {
     struct fmk_slot slot[FMK_MAX_PARTS];
     int32_t slot_of[FMK_MAX_PARTS], slots;
     int32_t experts;
-    int32_t streams; /* of tiles */
-    bool sheets;     /* some part's kernel is a gemm kernel */
+    int32_t streams;     /* of tiles */
+    bool sheets;         /* some part's kernel is a gemm kernel */
+    int32_t sheet_rows;  /* that all of them take at once */
+    int64_t sheet_bytes; /* that each is content with */
+    int32_t decode_cost, fetch_cost;
     int32_t workers; /* that have room for a sheet and sums of their own, where there are sheets */
 };
+
+/* Of one part's kernel, which is NULL where it takes tiles. */
+static void add_sheets(struct plan *plan, const struct fmk_gemm *gemm) {
+    plan->sheet_rows = (int32_t)fmk_min(plan->sheet_rows, gemm ? gemm->rows : FMK_TILE_N);
+    if (!gemm)
+        return;
+    plan->sheets = true;
+    plan->sheet_bytes = fmk_max(plan->sheet_bytes, gemm->sheet_bytes);
+    plan->decode_cost = (int32_t)fmk_max(plan->decode_cost, gemm->decode_cost);
+    plan->fetch_cost = (int32_t)fmk_max(plan->fetch_cost, gemm->fetch_cost);
+}
 
 static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, const struct fmk_call *call,
                       struct plan *plan) {
@@ -42,6 +55,9 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
     plan->call = call;
     plan->slots = 0;
     plan->sheets = false;
+    plan->sheet_rows = INT32_MAX;
+    plan->sheet_bytes = 0;
+    plan->decode_cost = plan->fetch_cost = 0;
     plan->workers = 1;
     plan->experts = w->num_experts ? w->num_experts : 1;
     plan->streams = ctx->features & FMK_CPU_STREAMS ? 4 : 1;
@@ -59,7 +75,7 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
                 .part = &w->parts[p],
                 .quantize = form == FMK_ACTS_F32 ? NULL : fmk_quantize_row_best(form, ctx->features)};
         plan->slot_of[p] = s;
-        plan->sheets |= plan->kernel[p]->gemm != NULL;
+        add_sheets(plan, plan->kernel[p]->gemm);
     }
 }
 
@@ -70,7 +86,7 @@ struct room {
     float *pairs;   /* REDUCE_TOP_K */
     uint8_t *present;
     uint8_t *sheets; /* [workers]: a sheet, then sums of sum_tokens tokens, then those of `up` */
-    int64_t sum_tokens, sheet_stride;
+    int64_t sum_tokens, sums, sheet_stride; /* sums in bytes */
 };
 
 static void *take(char *base, int64_t *at, int64_t bytes) {
@@ -93,8 +109,9 @@ static int64_t lay_out(struct plan *plan, int64_t units, char *base, struct room
     room->pairs = call->reduce ? take(base, &at, rows * call->width * 4) : NULL;
     for (int32_t s = 0; s < plan->slots; s++)
         at += fmk_acts_place(&plan->slot[s], rows, base ? base + at : NULL);
-    room->sum_tokens = fmk_min(rows, FMK_SHEET_TOKENS);
-    room->sheet_stride = FMK_SHEET_BYTES + (call->args.act ? 2 : 1) * room->sum_tokens * FMK_TILE_N * 4;
+    room->sum_tokens = fmk_min(rows, fmk_gemm_tokens(plan->sheet_rows));
+    room->sums = plan->sheet_rows * room->sum_tokens * (int64_t)sizeof(float);
+    room->sheet_stride = fmk_round_up(plan->sheet_bytes, ALIGN) + (call->args.act ? 2 : 1) * room->sums;
     room->sheets = plan->sheets ? take(base, &at, plan->workers * room->sheet_stride) : NULL;
     return at;
 }
@@ -259,9 +276,10 @@ static void run_sheets(const struct multiply *m, const struct task *task, int32_
         .tokens = (int32_t)(task->end - task->first),
         .sheet = sheet,
         .out = out,
+        .group = m->room->sum_tokens * FMK_TILE_N,
     };
     if (plan->kernel[p]->gemm) {
-        plan->kernel[p]->gemm(&job);
+        plan->kernel[p]->gemm->run(&job);
         return;
     }
     for (int64_t first = task->first; first < task->end; first += FMK_TILE_M, out += FMK_TILE_M * FMK_TILE_N)
@@ -281,6 +299,18 @@ static void finish(const struct multiply *m, const struct task *task, int64_t fi
     else
         fmk_store_tile(&m->epilogue, out, bias_of(&parts[task->p], task), first, tokens, task->column,
                        task->rows);
+}
+
+/* Sums lie in groups of 64 rows. */
+static void finish_sheets(const struct multiply *m, struct task task, const float *out, const float *up) {
+    const int64_t group = m->room->sum_tokens * FMK_TILE_N;
+    int32_t rows = task.rows, tokens = (int32_t)(task.end - task.first);
+    for (; rows > 0; rows -= FMK_TILE_N, out += group, up += group) {
+        task.rows = (int32_t)fmk_min(rows, FMK_TILE_N);
+        finish(m, &task, task.first, tokens, out, up);
+        task.row += FMK_TILE_N;
+        task.column += FMK_TILE_N;
+    }
 }
 
 static void multiply_task(const struct multiply *m, int64_t i) {
@@ -314,13 +344,15 @@ static void multiply_worker(void *arg, int64_t worker) {
 static void multiply_sheets(void *arg, int64_t worker) {
     struct multiply *m = arg;
     uint8_t *sheet = m->room->sheets + worker * m->room->sheet_stride;
-    float *out = (float *)(sheet + FMK_SHEET_BYTES), *up = out + m->room->sum_tokens * FMK_TILE_N;
+    float *out = (float *)(sheet + fmk_round_up(m->plan->sheet_bytes, ALIGN)), *up = out;
+    if (m->fused)
+        up += m->room->sums / (int64_t)sizeof(float);
     for (int64_t i; (i = atomic_fetch_add(&m->next, 1)) < m->tasks;) {
         struct task task = find_task(m, i);
         run_sheets(m, &task, task.p, sheet, out);
         if (m->fused)
             run_sheets(m, &task, 1, sheet, up);
-        finish(m, &task, task.first, (int32_t)(task.end - task.first), out, up);
+        finish_sheets(m, task, out, up);
     }
 }
 
@@ -359,19 +391,22 @@ static int64_t cut(struct multiply *m) {
     return tasks;
 }
 
-/* Where there are sheets: what takes least if all workers are equally fast. A sheet of fewer rows or for
- * fewer tokens costs more a product. */
+/* Where there are sheets: what takes least. Narrow tasks fetch activations more often and short ones decode
+ * more often; at the end workers wait for one another, half a task on average. */
 static int64_t cut_sheets(struct multiply *m) {
-    int64_t best = INT64_MAX, longest = 0;
-    int32_t best_rows = FMK_TILE_N;
-    int64_t best_tokens = m->room->sum_tokens;
-    for (int32_t e = 0; e < m->plan->experts; e++)
+    const struct plan *plan = m->plan;
+    const int64_t most_tokens = m->room->sum_tokens;
+    int64_t best = INT64_MAX, longest = 0, best_tokens = most_tokens;
+    int32_t best_rows = plan->sheet_rows;
+    for (int32_t e = 0; e < plan->experts; e++)
         longest = fmk_max(longest, m->room->slab.first[e + 1] - m->room->slab.first[e]);
-    for (m->tile_rows = FMK_TILE_N; m->tile_rows >= FMK_STRIP; m->tile_rows /= 2)
-        for (int64_t cuts = (longest + m->room->sum_tokens - 1) / m->room->sum_tokens; cuts; cuts *= 2) {
-            m->tokens = fmk_min(fmk_round_up((longest + cuts - 1) / cuts, FMK_STRIP), m->room->sum_tokens);
+    for (m->tile_rows = plan->sheet_rows; m->tile_rows >= FMK_STRIP; m->tile_rows /= 2)
+        for (int64_t cuts = (longest + most_tokens - 1) / most_tokens; cuts; cuts *= 2) {
+            m->tokens = fmk_min(fmk_round_up((longest + cuts - 1) / cuts, FMK_STRIP), most_tokens);
             int64_t turns = (count_tasks(m) + m->workers - 1) / m->workers;
-            int64_t cost = turns * m->tile_rows * (fmk_min(m->tokens, longest) + SHEET_COST);
+            int64_t tokens = fmk_min(m->tokens, longest);
+            int64_t task = m->tile_rows * (tokens + plan->decode_cost) + tokens * plan->fetch_cost;
+            int64_t cost = (2 * turns + (m->workers > 1)) * task;
             if (cost < best) {
                 best = cost;
                 best_rows = m->tile_rows;

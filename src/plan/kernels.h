@@ -60,8 +60,8 @@ struct fmk_kernel {
     enum fmk_acts_form acts;
     const char *(*why_not)(const struct fmk_query *query); /* NULL = no objection */
     fmk_tile_kernel *tile;                                 /* CPU */
-    int32_t path;          /* CUDA: enum fmk_cuda_path; Vulkan: enum fmk_vulkan_path */
-    fmk_gemm_kernel *gemm; /* CPU, in place of tile: for many rows */
+    int32_t path;                /* CUDA: enum fmk_cuda_path; Vulkan: enum fmk_vulkan_path */
+    const struct fmk_gemm *gemm; /* CPU, in place of tile: for many rows */
 };
 
 /* Row i of the table, NULL past its end. */

@@ -4,15 +4,9 @@
 
 #include "../gemm/gemm.h"
 
-#include <assert.h>
-
-/* Twice as deep as other sheets: sums travel between tiles and memory once a sheet. */
-enum { FMK_BF16_K = 2 * FMK_K_BLOCK };
-
-/* 512 k of 16 rows: pair p of a row is k 2p and 2p+1. 32 k are a tile. */
+/* 256 k of 16 rows: pair p of a row is k 2p and 2p+1. 32 k are a tile. */
 struct bf16_strip {
-    _Alignas(64) uint16_t pair[FMK_BF16_K / 2][FMK_STRIP][2];
+    _Alignas(64) uint16_t pair[FMK_K_BLOCK / 2][FMK_STRIP][2];
 };
-static_assert(4 * sizeof(struct bf16_strip) <= FMK_SHEET_BYTES, "64 rows by 512 k");
 
 #endif

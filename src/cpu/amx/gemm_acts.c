@@ -10,22 +10,25 @@ static inline __m512 round_16(__m512 x, uint16_t *out) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+/* Where k of a row is; the next 32 are so many further. */
 static int64_t place_of(const struct fmk_acts *acts, int64_t row, int64_t k) {
-    return (k / FMK_K_BLOCK * acts->gemm.capacity + row) * FMK_K_BLOCK;
+    return (k / 32 * acts->gemm.capacity + row) * 32;
 }
 
 void fmk_gemm_fill_bf16(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row, int64_t k) {
-    uint16_t *out = acts->gemm.bf16[0] + place_of(acts, row, k);
-    for (int64_t i = 0; i < count; i += 16)
-        round_16(_mm512_loadu_ps(x + i), out + i);
+    for (int64_t i = 0; i < count; i += 32) {
+        uint16_t *out = acts->gemm.bf16[0] + place_of(acts, row, k + i);
+        round_16(_mm512_loadu_ps(x + i), out);
+        round_16(_mm512_loadu_ps(x + i + 16), out + 16);
+    }
 }
 
 void fmk_gemm_fill_bf16x2(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
                           int64_t k) {
-    uint16_t *high = acts->gemm.bf16[0] + place_of(acts, row, k),
-             *low = acts->gemm.bf16[1] + place_of(acts, row, k);
     for (int64_t i = 0; i < count; i += 16) {
+        int64_t at = place_of(acts, row, k + i) + i % 32;
         __m512 whole = _mm512_loadu_ps(x + i);
-        round_16(_mm512_sub_ps(whole, round_16(whole, high + i)), low + i);
+        __m512 high = round_16(whole, acts->gemm.bf16[0] + at);
+        round_16(_mm512_sub_ps(whole, high), acts->gemm.bf16[1] + at);
     }
 }

@@ -1,36 +1,61 @@
 /* Sheets of bf16 times bf16 activations, by AMX tiles: 32 tokens by 32 rows of sums in four tiles, so that
- * two loads of activations and two of weights feed four products. A group of tokens stays in L1 while the
- * sheet's rows pass from L2.
+ * two loads of activations and two of weights feed four products.
+ *
+ * Tiles take 64 bytes for a product's 16 cycles from each of two sides, which L2 alone does not give. So over
+ * 256 k the 16 KB of 32 tokens stay in L1 while strip after strip passes from L2, where the sheet and the
+ * sums lie. The more rows a sheet has, the less often activations come from farther away.
  *
  * bf16    one product; both sides are rounded to 8 bits
  * bf16x2  both sides are sums of two bf16, 16 bits, and the product is three: high * high + low * high + high
  * * low. What is left out is 2^-16 of a term. f16 weights are such sums exactly */
+#include "../gemm/lines.h"
 #include "bf16_decode.h"
 #include "tiles.h"
 
-enum { TILE = 16, TILE_K = 32, TILE_PAIRS = TILE_K / 2 };
+#include <assert.h>
+
+enum {
+    TILE = 16,
+    TILE_K = 32,
+    TILE_PAIRS = TILE_K / 2,
+    ROWS = 256,     /* of a sheet: 128 KB of the 2 MB of L2 that CPUs with AMX have */
+    SPLIT_ROWS = 64 /* of one that has every weight twice */
+};
 static_assert((int)FMK_STRIP == (int)TILE, "a strip is a tile wide");
 
-/* A block of 256 k: activations, of the job's first token, and weights, of the sheet's first strip. */
+/* 256 k: activations, of the job's first token, and weights, of the sheet's first strip. */
 struct operands {
     const uint16_t *x;
-    const bf16_pair *w;
-    int32_t tiles; /* along k */
+    const struct bf16_strip *w;
 };
 
 /* What a sheet adds to the sums. */
 struct products {
+    const struct fmk_gemm_job *job;
     struct operands operands[3];
     int count;
-    bool first; /* of K: there are no sums yet */
+    int32_t tiles, strips;          /* along k; along n */
+    int64_t x_stride;               /* from 32 k to the next */
+    int64_t w_stride;               /* strips, from one to the next */
+    bool first;                     /* of K: there are no sums yet */
+    struct fmk_lines weights, acts; /* of the next sheet */
 };
 
+/* Of each product of four tiles, so many lines. */
+static inline void fetch(struct products *products) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        fmk_lines_next(&products->weights);
+        fmk_lines_next(&products->acts);
+    }
+}
+
 /* A tiles of tokens times B strips. */
-FMK_INLINE void multiply_tiles(const struct products *products, int32_t token, int32_t strip, float *out,
-                               const int A, const int B) {
-    const int64_t out_stride = FMK_TILE_N * sizeof(float), x_stride = FMK_K_BLOCK * sizeof(uint16_t);
-    const int64_t w_strip = sizeof(struct bf16_strip) / sizeof(bf16_pair);
-    float *sums = out + token * FMK_TILE_N + strip * FMK_STRIP;
+FMK_INLINE void multiply_tiles(struct products *products, int32_t token, int32_t strip, const int A,
+                               const int B) {
+    const int64_t stride = FMK_TILE_N * sizeof(float), w_stride = products->w_stride;
+    float *sums[2] = {fmk_gemm_sums(products->job, strip) + token * FMK_TILE_N,
+                      fmk_gemm_sums(products->job, strip + 1) + token * FMK_TILE_N};
 #pragma GCC unroll 2
     for (int a = 0; a < A; a++)
 #pragma GCC unroll 2
@@ -38,18 +63,18 @@ FMK_INLINE void multiply_tiles(const struct products *products, int32_t token, i
             if (products->first)
                 tile_zero(2 * a + b);
             else
-                tile_load(2 * a + b, sums + a * TILE * FMK_TILE_N + b * TILE, out_stride);
+                tile_load(2 * a + b, sums[b] + a * TILE * FMK_TILE_N, stride);
     for (int i = 0; i < products->count; i++) {
-        const struct operands *of = &products->operands[i];
-        const uint16_t *x = of->x + token * FMK_K_BLOCK;
-        const bf16_pair *w = of->w + strip * w_strip;
-        for (int32_t k = 0; k < of->tiles; k++, x += TILE_K, w += TILE_PAIRS) {
+        const uint16_t *x = products->operands[i].x + token * TILE_K;
+        const struct bf16_strip *w = products->operands[i].w + strip * w_stride;
+        for (int32_t k = 0; k < products->tiles; k++, x += products->x_stride) {
+            fetch(products);
 #pragma GCC unroll 2
             for (int b = 0; b < B; b++)
-                tile_load(6 + b, w + b * w_strip, sizeof(bf16_pair));
+                tile_load(6 + b, w[b * w_stride].pair[k * TILE_PAIRS], sizeof(bf16_pair));
 #pragma GCC unroll 2
             for (int a = 0; a < A; a++) {
-                tile_load(4 + a, x + a * TILE * FMK_K_BLOCK, x_stride);
+                tile_load(4 + a, x + a * TILE * TILE_K, TILE_K * sizeof *x);
 #pragma GCC unroll 2
                 for (int b = 0; b < B; b++)
                     tile_multiply_bf16(2 * a + b);
@@ -60,7 +85,7 @@ FMK_INLINE void multiply_tiles(const struct products *products, int32_t token, i
     for (int a = 0; a < A; a++)
 #pragma GCC unroll 2
         for (int b = 0; b < B; b++)
-            tile_store(2 * a + b, sums + a * TILE * FMK_TILE_N + b * TILE, out_stride);
+            tile_store(2 * a + b, sums[b] + a * TILE * FMK_TILE_N, stride);
 }
 
 /* Tiles of so many tokens: those of activations, and the sums beside them. One that nothing uses has a row
@@ -75,93 +100,132 @@ static void configure(int32_t first, int32_t second) {
     tile_configure(&config);
 }
 
-FMK_INLINE void all_strips(const struct products *products, int32_t token, int32_t strips, float *out,
-                           const int A) {
+FMK_INLINE void all_strips(struct products *products, int32_t token, const int A) {
     int32_t s = 0;
-    for (; s + 2 <= strips; s += 2)
-        multiply_tiles(products, token, s, out, A, 2);
-    if (s < strips)
-        multiply_tiles(products, token, s, out, A, 1);
+    for (; s + 2 <= products->strips; s += 2)
+        multiply_tiles(products, token, s, A, 2);
+    if (s < products->strips)
+        multiply_tiles(products, token, s, A, 1);
 }
 
 /* A sheet times all tokens; tiles are configured for 16 tokens each, and are so again afterwards. */
-static void multiply_sheet(const struct fmk_gemm_job *job, const struct products *products) {
-    int32_t strips = (job->rows + FMK_STRIP - 1) / FMK_STRIP, t = 0;
-    for (; t + 2 * TILE <= job->tokens; t += 2 * TILE)
-        all_strips(products, t, strips, job->out, 2);
-    int32_t left = job->tokens - t;
+static void multiply_sheet(struct products *products) {
+    int32_t tokens = products->job->tokens, t = 0;
+    for (; t + 2 * TILE <= tokens; t += 2 * TILE)
+        all_strips(products, t, 2);
+    int32_t left = tokens - t;
     if (!left)
         return;
+    if (left == TILE) {
+        all_strips(products, t, 1);
+        return;
+    }
     configure((int32_t)fmk_min(left, TILE), left - TILE);
     if (left > TILE)
-        all_strips(products, t, strips, job->out, 2);
+        all_strips(products, t, 2);
     else
-        all_strips(products, t, strips, job->out, 1);
+        all_strips(products, t, 1);
     configure(TILE, TILE);
 }
 
-static int32_t tiles_of(int32_t count) {
-    return (count + TILE_K - 1) / TILE_K;
+/* What is the same for one product and for three. */
+static struct products begin_sheet(const struct fmk_gemm_job *job, int64_t k, int32_t count) {
+    const struct fmk_gemm_acts *acts = job->acts;
+    struct products products = {
+        .job = job,
+        .tiles = (count + TILE_K - 1) / TILE_K,
+        .strips = (job->rows + FMK_STRIP - 1) / FMK_STRIP,
+        .x_stride = acts->capacity * TILE_K,
+        .first = k == 0,
+        .weights = fmk_lines_of(job, k + FMK_K_BLOCK, FMK_K_BLOCK),
+    };
+    int64_t next = fmk_min(job->part->k_packed - k - count, FMK_K_BLOCK),
+            tiles = (next + TILE_K - 1) / TILE_K;
+    if (tiles > 0) /* a line is 32 k of a token */
+        products.acts =
+            (struct fmk_lines){.at = (const uint8_t *)(acts->bf16[0] + (k / TILE_K + 8) * products.x_stride +
+                                                       job->token * TILE_K),
+                               .left = job->tokens,
+                               .run = job->tokens,
+                               .jump = 64 * (acts->capacity - job->tokens),
+                               .runs = tiles - 1};
+    return products;
 }
+static_assert(FMK_K_BLOCK == 8 * TILE_K, "a sheet is eight tiles deep");
 
-/* ---- one product ---- */
+static const uint16_t *acts_at(const struct fmk_gemm_job *job, int plane, int64_t k) {
+    return job->acts->bf16[plane] + (k / TILE_K * job->acts->capacity + job->token) * TILE_K;
+}
 
 static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
                             struct i16_strip *strip) {
     i16_decode_strip(job, row, k, count, strip);
 }
 
-void fmk_gemm_amx_bf16(const struct fmk_gemm_job *job) {
+/* ---- one product ---- */
+
+static void run(const struct fmk_gemm_job *job) {
     struct bf16_strip *sheet = job->sheet;
-    const int64_t block = job->acts->capacity * FMK_K_BLOCK, end = job->part->k_packed;
     configure(TILE, TILE);
-    for (int64_t k = 0; k < end; k += FMK_BF16_K) {
-        struct products products = {.first = k == 0};
-        for (int64_t at = k; at < fmk_min(end, k + FMK_BF16_K); at += FMK_K_BLOCK) {
-            int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, end - at);
-            for (int32_t s = 0; s * FMK_STRIP < job->rows; s++)
-                bf16_decode_block(job, job->row + s * FMK_STRIP, at, count, sheet[s].pair + (at - k) / 2,
-                                  decode_integers);
-            products.operands[products.count++] =
-                (struct operands){job->acts->bf16[0] + at / FMK_K_BLOCK * block + job->token * FMK_K_BLOCK,
-                                  (const bf16_pair *)sheet->pair + (at - k) / 2, tiles_of(count)};
-        }
-        multiply_sheet(job, &products);
+    for (int64_t k = 0; k < job->part->k_packed; k += FMK_K_BLOCK) {
+        int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k);
+        struct products products = begin_sheet(job, k, count);
+        for (int32_t s = 0; s < products.strips; s++)
+            bf16_decode_block(job, job->row + s * FMK_STRIP, k, count, sheet[s].pair, decode_integers);
+        products.operands[0] = (struct operands){acts_at(job, 0, k), sheet};
+        products.count = products.w_stride = 1;
+        multiply_sheet(&products);
     }
     tile_release();
 }
+
+const struct fmk_gemm fmk_gemm_amx_bf16 = {
+    .run = run,
+    .rows = ROWS,
+    .sheet_bytes = ROWS / FMK_STRIP * sizeof(struct bf16_strip),
+    .decode_cost = 64,
+    .fetch_cost = 16,
+};
 
 /* ---- three products ---- */
 
 /* Floats as two bf16 each: the second is what rounding to the first left. */
-static void split_strip(const struct f32_strip *in, int32_t count, struct bf16_strip *out) {
+static void split_strip(const struct f32_strip *in, int32_t count, struct bf16_strip out[2]) {
     for (int32_t k = 0; k < count; k += 2) {
-        floats w[2] = {load_floats(in->w[k]), load_floats(in->w[k + 1])}, rest[2];
-        store_pairs(&out->pair[k / 2], w[0], w[1]);
-        ints high = load_ints(out->pair[k / 2]);
-        rest[0] = _mm512_sub_ps(w[0], as_floats(shift_left(high, 16)));
-        rest[1] = _mm512_sub_ps(w[1], as_floats(and(high, all_32(INT32_C(-65536)))));
-        store_pairs(&out->pair[(FMK_K_BLOCK + k) / 2], rest[0], rest[1]);
+        floats w[2] = {load_floats(in->w[k]), load_floats(in->w[k + 1])};
+        store_pairs(&out[0].pair[k / 2], w[0], w[1]);
+        ints high = load_ints(out[0].pair[k / 2]);
+        store_pairs(&out[1].pair[k / 2], _mm512_sub_ps(w[0], as_floats(shift_left(high, 16))),
+                    _mm512_sub_ps(w[1], as_floats(and(high, all_32(INT32_C(-65536))))));
     }
 }
 
-void fmk_gemm_amx_bf16x2(const struct fmk_gemm_job *job) {
+static void run_split(const struct fmk_gemm_job *job) {
     struct bf16_strip *sheet = job->sheet;
-    const bf16_pair *high = (const bf16_pair *)sheet->pair, *low = high + FMK_K_BLOCK / 2;
     configure(TILE, TILE);
     for (int64_t k = 0; k < job->part->k_packed; k += FMK_K_BLOCK) {
-        int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k), tiles = tiles_of(count);
-        for (int32_t s = 0; s * FMK_STRIP < job->rows; s++) {
+        int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k);
+        struct products products = begin_sheet(job, k, count);
+        for (int32_t s = 0; s < products.strips; s++) {
             struct f32_strip strip;
             f32_decode_strip(job, job->row + s * FMK_STRIP, k, count, &strip, decode_integers);
-            split_strip(&strip, tiles * TILE_K, &sheet[s]);
+            split_strip(&strip, products.tiles * TILE_K, &sheet[2 * s]);
         }
-        int64_t at = (k / FMK_K_BLOCK * job->acts->capacity + job->token) * FMK_K_BLOCK;
-        const uint16_t *x = job->acts->bf16[0] + at, *x_low = job->acts->bf16[1] + at;
-        struct products products = {{{x, high, tiles}, {x_low, high, tiles}, {x, low, tiles}}, 3, k == 0};
-        if (job->part->dtype == FMK_BF16 && job->part->layout->family == FMK_FAMILY_DENSE)
-            products.count = 2; /* low is 0 */
-        multiply_sheet(job, &products);
+        const uint16_t *x = acts_at(job, 0, k);
+        products.operands[0] = (struct operands){x, sheet};
+        products.operands[1] = (struct operands){acts_at(job, 1, k), sheet};
+        products.operands[2] = (struct operands){x, sheet + 1};
+        products.count = job->part->dtype == FMK_BF16 ? 2 : 3; /* bf16 has no second part */
+        products.w_stride = 2;
+        multiply_sheet(&products);
     }
     tile_release();
 }
+
+const struct fmk_gemm fmk_gemm_amx_bf16x2 = {
+    .run = run_split,
+    .rows = SPLIT_ROWS,
+    .sheet_bytes = 2 * SPLIT_ROWS / FMK_STRIP * sizeof(struct bf16_strip),
+    .decode_cost = 48,
+    .fetch_cost = 8,
+};

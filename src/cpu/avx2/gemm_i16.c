@@ -11,6 +11,14 @@ static void decode(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32
     i16_decode_strip(job, row, k, count, strip);
 }
 
-void fmk_gemm_avx2_i16(const struct fmk_gemm_job *job) {
+static void run(const struct fmk_gemm_job *job) {
     i16_job(job, decode);
 }
+
+const struct fmk_gemm fmk_gemm_avx2_i16 = {
+    .run = run,
+    .rows = FMK_TILE_N,
+    .sheet_bytes = FMK_TILE_N / FMK_STRIP * sizeof(struct i16_strip),
+    .decode_cost = 8,
+    .fetch_cost = 1,
+};

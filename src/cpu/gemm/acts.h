@@ -1,6 +1,6 @@
-/* Activations of sheets, in blocks: of row r, k 256 b .. 256 b + 255 lie at row b * capacity + r. So the rows
- * of a few tokens follow one another, and never claim the same lines of the cache. Zero from k on to a
- * multiple of 32. */
+/* Activations of sheets, in blocks: of row r, k 256 b .. 256 b + 255 lie together, at row b * capacity + r.
+ * So the rows of a few tokens follow one another, and never claim the same lines of the cache. Zero from k on
+ * to a multiple of 32. */
 #ifndef FMK_CPU_GEMM_ACTS_H
 #define FMK_CPU_GEMM_ACTS_H
 
@@ -13,11 +13,12 @@ struct fmk_gemm_acts {
     float *f32;       /* [k / 256][capacity][256] */
     /* x = i16 * step, |i16| <= 2047; the step and its sums are NaN where one of 256 values is not finite. Of
      * each four k, in this order: 0, 2, 1, 3. */
-    int16_t *i16;      /* [k / 256][capacity][256] */
-    float *step;       /* [k / 256][capacity] */
-    float *sum32;      /* [k / 256][capacity][8]: of 32 k, times step */
-    uint16_t *bf16[2]; /* [k / 256][capacity][256]; the second, where it is wanted, what rounding to the first
-                          left */
+    int16_t *i16; /* [k / 256][capacity][256] */
+    float *step;  /* [k / 256][capacity] */
+    float *sum32; /* [k / 256][capacity][8]: of 32 k, times step */
+    /* For tiles, 32 k of a row beside those of the next one; the second, where it is wanted, has what
+     * rounding to the first left. */
+    uint16_t *bf16[2]; /* [k / 32][capacity][32] */
 };
 
 #endif

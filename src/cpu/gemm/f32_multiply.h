@@ -81,9 +81,9 @@ FMK_INLINE void f32_job(const struct fmk_gemm_job *job, f32_decode *decode) {
             decode(job, job->row + s * FMK_STRIP, k, count, &sheet[s]);
         struct fmk_lines lines = fmk_lines_of(job, k + FMK_K_BLOCK, FMK_K_BLOCK);
         for (s = 0; s + AT_ONCE <= strips; s += AT_ONCE)
-            f32_all_tokens(job, &sheet[s], k, count, &lines, job->out + s * FMK_STRIP, 2);
+            f32_all_tokens(job, &sheet[s], k, count, &lines, fmk_gemm_sums(job, s), 2);
         if (s < strips)
-            f32_all_tokens(job, &sheet[s], k, count, &lines, job->out + s * FMK_STRIP, 1);
+            f32_all_tokens(job, &sheet[s], k, count, &lines, fmk_gemm_sums(job, s), 1);
     }
 }
 

@@ -4,12 +4,9 @@
 
 #include "gemm.h"
 
-#include <assert.h>
-
 /* 256 k of 16 rows. */
 struct f32_strip {
     _Alignas(64) float w[FMK_K_BLOCK][FMK_STRIP];
 };
-static_assert(4 * sizeof(struct f32_strip) <= FMK_SHEET_BYTES, "64 rows by 256 k");
 
 #endif

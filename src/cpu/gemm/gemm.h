@@ -16,30 +16,46 @@
 #include "../tile.h"
 
 enum {
-    FMK_SHEET_M = 16,          /* rows of an expert from which on a sheet is worth it */
-    FMK_STRIP = 16,            /* rows of a strip */
-    FMK_SHEET_TOKENS = 1024,   /* of a task at most: so large its sums may be */
-    FMK_SHEET_BYTES = 64 << 10 /* no sheet takes more: a quarter of the smallest second-level cache */
+    FMK_SHEET_M = 16, /* rows of an expert from which on a sheet is worth it */
+    FMK_STRIP = 16    /* rows of a strip */
 };
 
-/* Up to 64 rows of a part times a run of tokens. */
+/* Some rows of a part times a run of tokens. */
 struct fmk_gemm_job {
     const struct fmk_packed *part;
     const uint8_t *data; /* the expert's first byte */
     const struct fmk_gemm_acts *acts;
     int64_t row;    /* a multiple of 16 */
-    int32_t rows;   /* 1..64; whole strips are computed, the rest is padding */
+    int32_t rows;   /* 1 .. those of the kernel; whole strips are computed, the rest is padding */
     int64_t token;  /* first activation row */
-    int32_t tokens; /* 1..FMK_SHEET_TOKENS */
-    void *sheet;    /* FMK_SHEET_BYTES, aligned to 64 */
-    float *out;     /* [tokens][FMK_TILE_N]; columns of padding are don't-care */
+    int32_t tokens; /* at least 1 */
+    void *sheet;    /* sheet_bytes, aligned to 64 */
+    float *out;     /* of each 64 rows [tokens][FMK_TILE_N]; columns of padding are don't-care */
+    int64_t group;  /* from those of 64 rows to the next ones */
 };
 
-/* All of K. */
-typedef void fmk_gemm_kernel(const struct fmk_gemm_job *job);
-fmk_gemm_kernel fmk_gemm_avx2_f32, fmk_gemm_avx2_i16;
-fmk_gemm_kernel fmk_gemm_avx512_f32, fmk_gemm_avx512_i16;
-fmk_gemm_kernel fmk_gemm_amx_bf16, fmk_gemm_amx_bf16x2;
+struct fmk_gemm {
+    void (*run)(const struct fmk_gemm_job *job); /* all of K */
+    int32_t rows;                                /* of a job at most: 64, or a multiple */
+    int64_t sheet_bytes;
+    /* What else takes time beside products: to decode a row, in tokens' products with it; to fetch a token,
+     * in rows' products with it. */
+    int32_t decode_cost, fetch_cost;
+};
+
+/* Sums of so many tokens are kept while K passes: less where a job has more rows. */
+static inline int64_t fmk_gemm_tokens(int32_t rows) {
+    return rows > FMK_TILE_N ? 512 : 1024;
+}
+
+static inline float *fmk_gemm_sums(const struct fmk_gemm_job *job, int32_t strip) {
+    const int32_t strips = FMK_TILE_N / FMK_STRIP;
+    return job->out + strip / strips * job->group + strip % strips * FMK_STRIP;
+}
+
+extern const struct fmk_gemm fmk_gemm_avx2_f32, fmk_gemm_avx2_i16;
+extern const struct fmk_gemm fmk_gemm_avx512_f32, fmk_gemm_avx512_i16;
+extern const struct fmk_gemm fmk_gemm_amx_bf16, fmk_gemm_amx_bf16x2;
 
 /* What turns up to 256 floats of a row into activations of sheets. */
 fmk_quantize_row fmk_gemm_fill_f32, fmk_gemm_fill_i16_portable;

@@ -4,8 +4,6 @@
 
 #include "gemm.h"
 
-#include <assert.h>
-
 /* 256 k of 16 rows. Of k 4q .. 4q+3, pair 2q holds the first and third, pair 2q+1 the second and fourth: so
  * they fall out of four bytes by a mask. A weight is pair * scale - min. */
 struct i16_strip {
@@ -13,7 +11,6 @@ struct i16_strip {
     float scale[FMK_K_BLOCK / 32][FMK_STRIP]; /* of each run */
     float min[FMK_K_BLOCK / 32][FMK_STRIP];   /* of each 32 k, where there are minima */
 };
-static_assert(4 * sizeof(struct i16_strip) <= FMK_SHEET_BYTES, "64 rows by 256 k");
 
 /* How a part's k share scales. */
 struct i16_runs {
