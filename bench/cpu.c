@@ -41,6 +41,7 @@ enum {
     KEY_PATIENCE,
     KEY_BUDGET,
     KEY_LEAST,
+    KEY_CPU_TIME,
     KEY_CSV,
     KEY_ROWS
 };
@@ -60,6 +61,7 @@ static const struct argp_option options[] = {
      0},
     {"budget", KEY_BUDGET, "S", 0, "after so many seconds, lines of linear are left out (default 3600)", 0},
     {"least", KEY_LEAST, NULL, 0, "compare shortest times: for a machine that has other work", 0},
+    {"cpu-time", KEY_CPU_TIME, NULL, 0, "linear: the calling thread's CPU time, likewise; for one thread", 0},
     {"load-rows", KEY_ROWS, "N", 0, "load: rows of the weight (default 65536)", 0},
     {"csv", KEY_CSV, "FILE", 0, "all figures, for bench/plot_cpu", 0},
     {"commit", KEY_COMMIT, "TEXT", 0, "what was built, for the header", 0},
@@ -172,6 +174,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_LEAST:
         o->least = true;
         return 0;
+    case KEY_CPU_TIME:
+        o->cpu_time = true;
+        return 0;
     case KEY_ROWS:
         o->load_rows = parse_number("--load-rows", arg, 256, 1 << 20);
         return 0;
@@ -213,6 +218,9 @@ static void complete(struct options *o) {
         parse_list("--threads", "1", add_threads, o);
     if (!o->num_ours)
         parse_list("--ours", "default", add_ours, o);
+    for (int i = 0; o->cpu_time && i < o->num_threads; i++)
+        if (o->threads[i] != 1)
+            quit(EXIT_USAGE, "--cpu-time says nothing of %" PRId64 " threads", o->threads[i]);
 }
 
 /* ---- the header ---- */
@@ -245,7 +253,7 @@ static void print_header(const struct bench *bench, int argc, char **argv) {
     printf("\n\n");
     for (int i = 0; i < bench->num_contenders; i++)
         printf("- `%s`: %s\n", bench->contenders[i].peer->name, bench->contenders[i].peer->about);
-    printf("\n%s times are compared.\n\n", o->least ? "Shortest" : "Median");
+    printf("\n%s%s times are compared.\n\n", o->least ? "Shortest" : "Median", o->cpu_time ? " CPU" : "");
     fflush(stdout);
     free(name);
 }

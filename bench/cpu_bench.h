@@ -25,7 +25,8 @@ struct options {
     double budget;   /* seconds, after which lines are left out */
     double patience; /* seconds; who needs longer for one call sits the line out */
     const char *commit, *disable, *csv;
-    bool least; /* ratios are of the shortest times, not of the medians */
+    bool cpu_time; /* of the calling thread, instead of what goes by */
+    bool least;    /* ratios are of the shortest times, not of the medians */
 };
 
 /* One implementation under test. `state` and what follows belong to one number of threads. */

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- a line ---- */
 
@@ -23,6 +24,14 @@ struct line {
     const struct result *result[MAX_CONTENDERS]; /* NULL: it sat the line out */
 };
 
+/* Seconds, on the clock that was asked for. */
+static double clock_now(const struct bench *bench) {
+    struct timespec time;
+    if (!bench->options->cpu_time || clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time))
+        return seconds();
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
 /* A call that wakes its threads, then timed ones for about a scheduler's slice. */
 static void turn(struct line *line, int c) {
     const double slice = 10e-3, long_call = 20e-3; /* which does not feel the waking */
@@ -32,9 +41,9 @@ static void turn(struct line *line, int c) {
     if (who->foreseen < long_call)
         contender_call(who, &call);
     do {
-        double before = seconds();
+        double before = clock_now(line->bench);
         contender_call(who, &call);
-        line->samples[c][line->count[c]++] = seconds() - before;
+        line->samples[c][line->count[c]++] = clock_now(line->bench) - before;
     } while (line->count[c] < MOST_SAMPLES && seconds() - begun < slice);
     contender_rest(who);
 }
