@@ -3,6 +3,7 @@
 #include "synthetic.h"
 #include "tool.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,8 @@ void source_make(struct bench_peer_source *source, struct bench *bench, const ch
                  struct shape shape) {
     struct synthetic made;
     bool grouped = !strncmp(format, "int4", 4);
+    if (grouped && shape.n % 8)
+        quit(EXIT_USAGE, "%s: N %" PRId64 " is not a multiple of 8", format, shape.n);
     int32_t group_size = grouped ? bench->options->group_size : 0;
     synthetic_make(&made, &bench->cpu, formats[row_of(format)].synthetic, shape.n, shape.k, group_size);
     *source = (struct bench_peer_source){.format = format,
