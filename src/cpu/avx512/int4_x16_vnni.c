@@ -5,7 +5,10 @@
 /* total += a chunk's codes less the zero point, times chunk c of a token. */
 FMK_INLINE __m512 add_chunk(const __m512i codes[8], __m512 zero, const struct fmk_acts_block *x, int c,
                             __m512 total) {
-    total = _mm512_add_ps(total, sum_chunk(codes, x, c));
+    __m512 sum[2];
+    sum_halves(codes, x, c, sum);
+    total = _mm512_fmadd_ps(sum[0], _mm512_set1_ps(x->scale[2 * c]), total);
+    total = _mm512_fmadd_ps(sum[1], _mm512_set1_ps(x->scale[2 * c + 1]), total);
     return _mm512_fnmadd_ps(zero, _mm512_set1_ps(x->sum[c]), total);
 }
 

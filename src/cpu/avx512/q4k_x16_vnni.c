@@ -1,6 +1,14 @@
 /* q4_k.x16 times int8 activations, AVX-512 VNNI. */
 #include "vnni_x16.h"
 
+/* A chunk's codes times chunk c of a token, before the weights' scale. */
+FMK_INLINE __m512 multiply_chunk(const __m512i codes[8], const struct fmk_acts_block *x, int c) {
+    __m512 sum[2];
+    sum_halves(codes, x, c, sum);
+    return _mm512_fmadd_ps(sum[1], _mm512_set1_ps(x->scale[2 * c + 1]),
+                           _mm512_mul_ps(sum[0], _mm512_set1_ps(x->scale[2 * c])));
+}
+
 FMK_INLINE void multiply(const struct step *step, const int T) {
     const uint8_t *block = step->panel + step->k / FMK_K_BLOCK * FMK_Q4K_X16_BLOCK;
     __m512 total[MAX_T], offset[MAX_T];
@@ -17,7 +25,7 @@ FMK_INLINE void multiply(const struct step *step, const int T) {
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++) {
             const struct fmk_acts_block *x = step->x + t * step->tokens;
-            total[t] = _mm512_fmadd_ps(sum_chunk(codes, x, c), scale, total[t]);
+            total[t] = _mm512_fmadd_ps(multiply_chunk(codes, x, c), scale, total[t]);
             offset[t] = _mm512_fmadd_ps(min, _mm512_set1_ps(x->sum[c]), offset[t]);
         }
     }

@@ -31,12 +31,11 @@ FMK_INLINE __m512i sum_16(__m512i start, const __m512i codes[4], const int8_t q[
     return start;
 }
 
-/* A chunk's codes times chunk c of a token, without scales of the weights. */
-FMK_INLINE __m512 sum_chunk(const __m512i codes[8], const struct fmk_acts_block *x, int c) {
-    __m512 first = _mm512_cvtepi32_ps(sum_16(_mm512_setzero_si512(), codes, x->q + 32 * c));
-    __m512 second = _mm512_cvtepi32_ps(sum_16(_mm512_setzero_si512(), codes + 4, x->q + 32 * c + 16));
-    return _mm512_fmadd_ps(second, _mm512_set1_ps(x->scale[2 * c + 1]),
-                           _mm512_mul_ps(first, _mm512_set1_ps(x->scale[2 * c])));
+/* The two sums of a chunk's codes times chunk c of a token. */
+FMK_INLINE void sum_halves(const __m512i codes[8], const struct fmk_acts_block *x, int c, __m512 sum[2]) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++)
+        sum[h] = _mm512_cvtepi32_ps(sum_16(_mm512_setzero_si512(), codes + 4 * h, x->q + 32 * c + 16 * h));
 }
 
 /* Asks for `lines` cache lines from p on; any address will do. */
