@@ -20,15 +20,18 @@ FMK_INLINE void multiply(const struct step *step, const int T) {
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++)
         all[t] = _mm512_setzero_ps();
-    for (int64_t c = first; c < end;) {
-        struct int4_run at = int4_run_at(part, c, end, end - c);
-        const uint8_t *nibbles = step->panel + at.nibbles, *header = step->panel + at.header;
+    /* Where the first run lies takes a division; the others follow one another. */
+    const int64_t header_bytes = fmk_int4_x16_header(part->dtype == FMK_F32 ? 4 : 2);
+    struct int4_run at = int4_run_at(part, first, end, end - first);
+    const uint8_t *header = step->panel + at.header, *nibbles = step->panel + at.nibbles;
+    for (int64_t c = first; c < end; header = nibbles, nibbles += header_bytes) {
+        int64_t next = c == first ? c + at.chunks : fmk_min(c + part->chunks, end);
         __m512 zero = int4_zeros(header, part->dtype), total[MAX_T];
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++)
             total[t] = _mm512_setzero_ps();
         fetch(header + step->ahead, 1);
-        for (int i = 0; i < at.chunks; i++, c++, nibbles += FMK_X16_CHUNK) {
+        for (; c < next; c++, nibbles += FMK_X16_CHUNK) {
             fetch(nibbles + step->ahead, FMK_X16_CHUNK / 64);
             __m512i codes[8];
             unpack_nibbles(nibbles, codes);
