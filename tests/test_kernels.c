@@ -42,14 +42,15 @@ static int64_t num_steps(int64_t k) {
 
 static struct fmk_acts allocate_q8(int64_t rows, int64_t k) {
     uint64_t chunks = (uint64_t)(rows * (k / 32));
-    return (struct fmk_acts){.k = k,
-                             .blocks =
-                                 allocate((uint64_t)(rows * num_steps(k)) * sizeof(struct fmk_acts_block)),
-                             .q = allocate(chunks * 32),
-                             .step = allocate((uint64_t)(rows * num_steps(k)) * 4),
-                             .ratio = allocate(chunks * 4),
-                             .sum16 = allocate(chunks * 8),
-                             .sum32 = allocate(chunks * 4)};
+    return (struct fmk_acts){
+        .k = k,
+        .blocks = allocate((uint64_t)(rows * num_steps(k)) * sizeof(struct fmk_acts_block)),
+        .lanes = allocate((uint64_t)(rows * num_steps(k)) * sizeof(struct fmk_acts_lanes)),
+        .q = allocate(chunks * 32),
+        .step = allocate((uint64_t)(rows * num_steps(k)) * 4),
+        .ratio = allocate(chunks * 4),
+        .sum16 = allocate(chunks * 8),
+        .sum32 = allocate(chunks * 4)};
 }
 
 static const struct fmk_acts_block *block_at(const struct fmk_acts *acts, int64_t row, int64_t k) {
@@ -68,15 +69,22 @@ static double value_at(const struct fmk_acts *acts, enum fmk_acts_form form, int
         return acts->f32[row * acts->k + k];
     if (form == FMK_ACTS_Q8)
         return acts->q[row * acts->k + k] * scale_at(acts, row, k);
+    if (form == FMK_ACTS_Q8_LANES) {
+        const struct fmk_acts_lanes *lanes = &acts->lanes[row * num_steps(acts->k) + k / FMK_K_BLOCK];
+        int64_t run = k % FMK_K_BLOCK / 16, lane = run / 4 + run % 4 * 4;
+        return lanes->q[k % 16 / 4][lane][k % 4] * (double)lanes->scale[lane];
+    }
     const struct fmk_acts_block *block = block_at(acts, row, k);
     return block->q[k % FMK_K_BLOCK] * (double)block->scale[k % FMK_K_BLOCK / 16];
 }
 
-static fmk_quantize_row *const portable[] = {
-    [FMK_ACTS_Q8] = fmk_quantize_row_portable, [FMK_ACTS_Q8_BLOCKS] = fmk_quantize_blocks_portable};
+static fmk_quantize_row *const portable[] = {[FMK_ACTS_Q8] = fmk_quantize_row_portable,
+                                             [FMK_ACTS_Q8_BLOCKS] = fmk_quantize_blocks_portable,
+                                             [FMK_ACTS_Q8_LANES] = fmk_quantize_lanes_portable};
 
 static void free_q8(struct fmk_acts *acts) {
     free(acts->blocks);
+    free(acts->lanes);
     free(acts->q);
     free(acts->step);
     free(acts->ratio);
@@ -633,6 +641,26 @@ static void check_same_blocks(const struct fmk_acts *a, const struct fmk_acts *b
     }
 }
 
+/* Lanes have what blocks have, whichever quantizer made them. */
+static void check_lanes(const float *x, struct fmk_acts *blocks, struct fmk_acts *fast) {
+    enum { COUNT = 15 * FMK_K_BLOCK };
+    blocks->k = fast->k = COUNT;
+    fmk_quantize_blocks_portable(x, COUNT, blocks, 0, 0);
+    fmk_quantize_lanes_portable(x, COUNT, blocks, 0, 0);
+    fmk_quantize_row_best(FMK_ACTS_Q8_LANES, fmk_cpu_features(NULL))(x, COUNT, fast, 0, 0);
+    assert_memory_equal(blocks->lanes, fast->lanes, 15 * sizeof(struct fmk_acts_lanes));
+    for (int64_t k = 0; k < COUNT; k++) {
+        const struct fmk_acts_block *block = block_at(blocks, 0, k);
+        const struct fmk_acts_lanes *lanes = &blocks->lanes[k / FMK_K_BLOCK];
+        int64_t run = k % FMK_K_BLOCK / 16, lane = run / 4 + run % 4 * 4;
+        assert_int_equal(lanes->q[k % 16 / 4][lane][k % 4], block->q[k % FMK_K_BLOCK]);
+        assert_memory_equal(&lanes->scale[lane], &block->scale[run], 4);
+        assert_int_equal(lanes->start[lane], block->start[run]);
+        float sum = block->scale[run] * (float)(block->start[run] / -32);
+        assert_true(lanes->sum[lane] == sum || (isnan(sum) && isnan(lanes->sum[lane])));
+    }
+}
+
 /* Rows of 4000: the last step has 160 values. From 2^-128 to 2^126, and within 256 from 1 to 2^-16. */
 static void test_quantize_row(void **state) {
     (void)state;
@@ -667,6 +695,7 @@ static void test_quantize_row(void **state) {
         else
             check_same_blocks(&acts, &fast);
     }
+    check_lanes(x, &acts, &fast);
     free_q8(&fast);
     free_q8(&acts);
 }

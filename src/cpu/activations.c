@@ -21,6 +21,15 @@ static fmk_quantize_row *best_of_blocks(uint32_t features) {
     return fmk_quantize_blocks_portable;
 }
 
+static fmk_quantize_row *best_of_lanes(uint32_t features) {
+#if defined(__x86_64__)
+    if (!(FMK_X16_NEEDS & ~features))
+        return fmk_quantize_lanes_avx512;
+#endif
+    (void)features;
+    return fmk_quantize_lanes_portable;
+}
+
 static fmk_quantize_row *best_of_i16(uint32_t features) {
 #if defined(__x86_64__)
     if (features & FMK_CPU_AVX2)
@@ -34,6 +43,8 @@ fmk_quantize_row *fmk_quantize_row_best(enum fmk_acts_form form, uint32_t featur
     switch (form) {
     case FMK_ACTS_Q8_BLOCKS:
         return best_of_blocks(features);
+    case FMK_ACTS_Q8_LANES:
+        return best_of_lanes(features);
     case FMK_ACTS_GEMM_F32:
         return fmk_gemm_fill_f32;
     case FMK_ACTS_GEMM_I16:
@@ -103,6 +114,10 @@ int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
     if (slot->form == FMK_ACTS_Q8_BLOCKS) {
         acts->blocks = (struct fmk_acts_block *)base;
         return rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK) * (int64_t)sizeof *acts->blocks;
+    }
+    if (slot->form == FMK_ACTS_Q8_LANES) {
+        acts->lanes = (struct fmk_acts_lanes *)base;
+        return rows * (k / FMK_K_BLOCK) * (int64_t)sizeof *acts->lanes;
     }
     if (slot->form >= FMK_ACTS_GEMM_F32)
         return place_gemm(slot->form, k, rows, base, &acts->gemm);

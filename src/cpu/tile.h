@@ -26,6 +26,21 @@ struct fmk_acts_block {
     float reserved[FMK_K_BLOCK / 32];
 };
 
+/* The same by lanes, for kernels whose registers have sixteen of 32 bits: each has what belongs to 16 of the
+ * 256. */
+enum { FMK_ACTS_LANES = 16 };
+struct fmk_acts_lanes {
+    int8_t q[4][FMK_ACTS_LANES][4]; /* [quad of four k] */
+    float scale[FMK_ACTS_LANES];
+    int32_t start[FMK_ACTS_LANES];
+    float sum[FMK_ACTS_LANES]; /* of q * scale */
+};
+
+/* Which run of 16 k a lane has. */
+static inline int fmk_lane_run(int lane) {
+    return 4 * (lane % 4) + lane / 4;
+}
+
 /* Activation rows, gathered, in the packed order of K, padded with zeros to `k`. Either f32, the q8 fields,
  * blocks or gemm are there, as the kernel's table row asks. */
 struct fmk_acts {
@@ -42,6 +57,7 @@ struct fmk_acts {
     float *sum16;                  /* [m][k / 16] */
     float *sum32;                  /* [m][k / 32] */
     struct fmk_acts_block *blocks; /* [m][k / 256, rounded up]; past k they are not set */
+    struct fmk_acts_lanes *lanes;  /* [m][k / 256], where k is a multiple of 256 */
     struct fmk_gemm_acts gemm;
 };
 
@@ -59,8 +75,8 @@ struct fmk_tile {
 
 typedef void fmk_tile_kernel(const struct fmk_tile *tile);
 
-/* x86 kernels; each file holds one layout and one ISA. *_int8 use acts.q, *_vnni acts.blocks, the others
- * acts.f32. */
+/* x86 kernels; each file holds one layout and one ISA. *_int8 use acts.q, *_vnni acts.blocks, those of rows
+ * acts.lanes, the others acts.f32. */
 fmk_tile_kernel fmk_dense_avx2, fmk_q4k_rows_avx2, fmk_q6k_rows_avx2; /* f32 */
 fmk_tile_kernel fmk_q4k_rows_avx2_int8, fmk_q6k_rows_avx2_int8;
 fmk_tile_kernel fmk_q4k_x8_avx2, fmk_q6k_x8_avx2, fmk_int4_x8_avx2; /* f32 */
@@ -85,5 +101,7 @@ typedef void fmk_quantize_row(const float *x, int64_t count, const struct fmk_ac
 fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2, fmk_quantize_row_neon;
 /* Likewise, into blocks. */
 fmk_quantize_row fmk_quantize_blocks_portable, fmk_quantize_blocks_avx512, fmk_quantize_blocks_neon;
+/* Likewise, into lanes; `count` is a multiple of 256. */
+fmk_quantize_row fmk_quantize_lanes_portable, fmk_quantize_lanes_avx512;
 
 #endif

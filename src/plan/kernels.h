@@ -27,6 +27,7 @@ enum fmk_acts_form {
     FMK_ACTS_F32,
     FMK_ACTS_Q8,        /* int8 for instructions that add up pairs */
     FMK_ACTS_Q8_BLOCKS, /* and four: struct fmk_acts_block */
+    FMK_ACTS_Q8_LANES,  /* the same, by lanes: struct fmk_acts_lanes */
     FMK_ACTS_GEMM_F32,  /* of gemm kernels: struct fmk_gemm_acts */
     FMK_ACTS_GEMM_I16,
     FMK_ACTS_GEMM_BF16,

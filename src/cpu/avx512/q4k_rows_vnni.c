@@ -13,51 +13,30 @@ FMK_INLINE __m128i unpack_scales(__m128i head) {
     return _mm_or_si128(high, _mm_and_si128(low, _mm_setr_epi32(0, 0x0f0f0f0f, 0, 0x0f0f0f0f)));
 }
 
-/* Register 2i has the low and 2i + 1 the high nibbles of 64 bytes: sub-blocks 4i, 4i + 2, and 4i + 1, 4i + 3.
- */
+/* Lane l is run 4 (l % 4) + l / 4 (fmk_lane_run), which is in the nibbles' 32 bytes number l % 4: lanes 0..7
+ * have their low halves, 8..15 the high ones; of these, lanes 4..7 and 12..15 the last 16 bytes. So quad i of
+ * a lane's run is word 8 (l % 4) + 4 (l / 4 % 2) + i of the 32 words. */
 FMK_INLINE void unpack(const uint8_t *block, struct row_block *w) {
-    const __m512i low = _mm512_set1_epi8(15);
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-        __m512i both = _mm512_loadu_si512(block + FMK_Q4K_NIBBLES + 64 * i);
-        w->code[2 * i] = _mm512_and_si512(both, low);
-        w->code[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    const __m512i shift = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4);
+    const __m512i word = _mm512_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28, 0, 8, 16, 24, 4, 12, 20, 28);
+    __m512i first = _mm512_loadu_si512(block + FMK_Q4K_NIBBLES);
+    __m512i second = _mm512_loadu_si512(block + FMK_Q4K_NIBBLES + 64);
+#pragma GCC unroll 4
+    for (int i = 0; i < QUADS; i++) {
+        __m512i both = _mm512_permutex2var_epi32(first, _mm512_add_epi32(word, _mm512_set1_epi32(i)), second);
+        w->code[i] = _mm512_and_si512(_mm512_srlv_epi32(both, shift), _mm512_set1_epi8(15));
     }
     __m128i head = _mm_loadu_si128((const __m128i *)block);
     __m256i halves = _mm256_permutexvar_epi16(
         _mm256_setr_epi16(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), _mm256_castsi128_si256(head));
     __m512 numbers = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(unpack_scales(head)));
-    w->offset = _mm512_mul_ps(_mm512_cvtph_ps(halves), numbers); /* eight scales, then eight minima */
-    w->scale =
-        _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), w->offset);
+    numbers = _mm512_mul_ps(_mm512_cvtph_ps(halves), numbers); /* eight scales, then eight minima */
+    /* Of sub-block 2 (l % 4) + l / 8. */
+    const __m512i sub = _mm512_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6, 1, 3, 5, 7, 1, 3, 5, 7);
+    w->scale = _mm512_permutexvar_ps(sub, numbers);
+    w->offset = _mm512_permutexvar_ps(_mm512_add_epi32(sub, _mm512_set1_epi32(8)), numbers);
 }
-
-FMK_INLINE void arrange(const int8_t *q, __m512i x[QUARTERS]) {
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-        __m512i first = _mm512_loadu_si512(q + 128 * i), second = _mm512_loadu_si512(q + 128 * i + 64);
-        x[2 * i] = _mm512_shuffle_i64x2(first, second, 0x44);
-        x[2 * i + 1] = _mm512_shuffle_i64x2(first, second, 0xee);
-    }
-}
-
-/* Minima times the sums of 32 activations, which lanes 8 to 15 get. */
-FMK_INLINE __m512 subtract_minima(const struct row_block *w, const struct fmk_acts_block *x, __m512 scale,
-                                  __m512 total) {
-    (void)scale;
-    __m512 sums = _mm512_castsi512_ps(
-        _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_loadu_si256((const __m256i *)x->sum), 1));
-    return _mm512_fnmadd_ps(w->offset, sums, total);
-}
-
-static const struct row_format format = {
-    .block_bytes = FMK_Q4K_BLOCK,
-    .unpack = unpack,
-    .arrange = arrange,
-    .runs = {{0, 1, 4, 5}, {2, 3, 6, 7}, {8, 9, 12, 13}, {10, 11, 14, 15}},
-    .add_offset = subtract_minima,
-};
 
 void fmk_q4k_rows_vnni(const struct fmk_tile *tile) {
-    multiply_tile(&format, tile);
+    multiply_tile(tile, unpack, false, FMK_Q4K_BLOCK);
 }
