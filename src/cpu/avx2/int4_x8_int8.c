@@ -130,21 +130,5 @@ static void many_tokens(const struct fmk_tile *tile) {
 }
 
 void fmk_int4_x8_avx2_int8(const struct fmk_tile *tile) {
-    clear_out(tile);
-    switch (tile->tokens) {
-    case 1:
-        few_tokens(tile, 1);
-        return;
-    case 2:
-        few_tokens(tile, 2);
-        return;
-    case 3:
-        few_tokens(tile, 3);
-        return;
-    case 4:
-        few_tokens(tile, 4);
-        return;
-    default:
-        many_tokens(tile);
-    }
+    multiply_tile(tile, few_tokens, many_tokens);
 }

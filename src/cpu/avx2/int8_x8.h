@@ -201,4 +201,35 @@ FMK_INLINE void multiply_run(const struct run *run, int chunks, const struct run
                     out + t * FMK_TILE_N + 8 * p);
 }
 
+/* Tokens from which on it pays to unpack codes to memory, for all of them. */
+enum { MANY_TOKENS = 16 };
+
+typedef void multiply_few(const struct fmk_tile *tile, const int T);
+
+/* A few tokens go four by four: the first four fetch the tile's weights from memory, the others find them in
+ * a cache. */
+FMK_INLINE void multiply_tile(const struct fmk_tile *tile, multiply_few *few, fmk_tile_kernel *many) {
+    clear_out(tile);
+    if (tile->tokens >= MANY_TOKENS) {
+        many(tile);
+        return;
+    }
+    struct fmk_tile left = *tile;
+    for (; left.tokens >= 4; left.token += 4, left.tokens -= 4, left.out += 4 * FMK_TILE_N)
+        few(&left, 4);
+    switch (left.tokens) {
+    case 1:
+        few(&left, 1);
+        return;
+    case 2:
+        few(&left, 2);
+        return;
+    case 3:
+        few(&left, 3);
+        return;
+    default:
+        return;
+    }
+}
+
 #endif
