@@ -36,27 +36,37 @@
 #define FMK_VK_Q4_K 2
 #define FMK_VK_Q6_K 3
 
-/* Specialisation constants, by constant_id. A kernel declares those that it looks at, with any default. */
-#define FMK_VK_SPEC_THREADS 0 /* local_size_x_id: invocations of a workgroup, a power of two, 32 .. 1024 */
-#define FMK_VK_SPEC_ROWS 1    /* gemv: weight rows of a workgroup; gemm: of its tile */
-#define FMK_VK_SPEC_TOKENS 2  /* gemv: tokens of a workgroup, 1, 2, 4 or 8; gemm: of its tile */
-#define FMK_VK_SPEC_IN_TYPE 3 /* of the activations */
+/* Modules: NAME.spv for any device that has the above, and of some
+ *     NAME_subgroups   gemv, where a subgroup size can be required (subgroupSizeControl,
+ * computeFullSubgroups) and subgroups shuffle: SUBGROUP is that size NAME_coopmat     gemm, where there are
+ * 16 x 16 x 16 cooperative matrices of f16 with sums of f32 and subgroup scope, shaderFloat16 and
+ * vulkanMemoryModel: SUBGROUP likewise. Activations are rounded to f16 as they are (so their range is f16's),
+ * weights after scaling
+ *
+ * Specialisation constants, by constant_id. A kernel declares those that it looks at, with any default.
+ * Numbers of rows, tokens, lanes and invocations are powers of two.
+ *
+ * gemv: a workgroup has ROWS rows, LANES invocations share one, and so each has ROWS * LANES / THREADS rows
+ * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS. Neither more than 64 sums: rows of its own
+ * times TOKENS. gemm: ROWS * TOKENS / THREADS is 32 or 64; ROWS >= 16, ROWS and TOKENS >= THREADS / 8 (shared
+ * memory: 128 * (ROWS + TOKENS) bytes). gemm_coopmat: a subgroup has LANES rows of the tile, 16 .. ROWS, and
+ * TOKENS * SUBGROUP * ROWS / LANES / THREADS tokens, a multiple of 16; 16 * THREADS divides 64 * ROWS and 128
+ * * TOKENS (shared memory: 144 * (ROWS + TOKENS) bytes and 1024 for each subgroup). */
+#define FMK_VK_SPEC_THREADS 0     /* local_size_x_id: invocations of a workgroup, 32 .. 1024 */
+#define FMK_VK_SPEC_ROWS 1        /* weight rows of a workgroup, or of its tile */
+#define FMK_VK_SPEC_TOKENS 2      /* tokens of a workgroup: gemv 1, 2, 4 or 8; or of its tile */
+#define FMK_VK_SPEC_IN_TYPE 3     /* of the activations */
 #define FMK_VK_SPEC_WEIGHT_TYPE 4 /* dense: of the weights; int4: of the scales */
-#define FMK_VK_SPEC_GLU 5         /* 1: gate and up together: args.up is there, out is act(gate, up) */
+#define FMK_VK_SPEC_GLU 5         /* gemv: 1: gate and up together: args.up is there, out is act(gate, up) */
 #define FMK_VK_SPEC_CHUNKS 6      /* int4: struct fmk_packed.chunks */
 #define FMK_VK_SPEC_ROUTED 7      /* 1: args.lists are a call's lists, and workgroup y is tile y of them */
 #define FMK_VK_SPEC_FAMILY 8      /* plain, decode: FMK_VK_DENSE .. */
-#define FMK_VK_SPEC_DOUBLE 9 /* plain: 1: sums with the precision of double (float pairs: see plain.comp) */
-#define FMK_VK_SPEC_SUBGROUP 10 /* the subgroup size that is required of the device, or 0 */
-#define FMK_VK_SPEC_LANES                                                                                    \
-    11 /* gemv: invocations that share a row, a power of two: each has ROWS * LANES /                        \
-          THREADS rows of its own, 1 .. 8 (int4: an even number) */
-#define FMK_VK_SPEC_VECTORS                                                                                  \
-    12 /* gemv, gemm: 1: rows of weights begin at multiples of 16 bytes (int4: 8; q6_k:                      \
-          4); else at those said below */
+#define FMK_VK_SPEC_DOUBLE 9      /* plain: 1: sums with the precision of double, by pairs of floats */
+#define FMK_VK_SPEC_SUBGROUP 10   /* the subgroup size that is required of the device, or 0 */
+#define FMK_VK_SPEC_LANES 11      /* see above */
+#define FMK_VK_SPEC_VECTORS 12    /* gemv, gemm: 1: rows of weights begin at multiples of 16 bytes */
 #define FMK_VK_SPEC_SCALED                                                                                   \
-    13 /* gemv: 1: weights are scaled before they are multiplied (for TOKENS > 2);                           \
-          0: sums are. Not the same bits */
+    13 /* gemv: 1: weights are scaled, for TOKENS > 2; 0: sums are. Not the same bits */
 #define FMK_VK_SPEC_NATIVE_HALF 14 /* 1: the device's own conversion of f16 keeps subnormals */
 #define FMK_VK_SPECS 15
 

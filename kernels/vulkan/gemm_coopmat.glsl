@@ -1,5 +1,7 @@
 /* Products with many tokens by cooperative matrices: activations and weights are rounded to f16, sums are floats. A
- * subgroup has LANES rows of weights of the tile and as many tokens as are then left for it. While a slab is
+ * tile's weights are multiplied by a power of two that brings the largest below 2^15, for which the family has
+ *     bound_of(data, row, part, parts)    no weight of this part of the row is larger in magnitude
+ * A subgroup has LANES rows of weights of the tile and as many tokens as are then left for it. While a slab is
  * multiplied the next is on its way to registers. */
 
 layout(constant_id = FMK_VK_SPEC_LANES) const uint SUBGROUP_ROWS = 32;
@@ -13,13 +15,35 @@ const uint ALONG_ROWS = SUBGROUP_ROWS / 16, SUMS = SUBGROUP_TOKENS / 16 * ALONG_
 const uint UNITS = ROWS * SLAB / 16 / THREADS, EIGHTS = TOKENS * SLAB / 8 / THREADS; /* of an invocation */
 
 shared uvec4 tile_weights[ROWS * PITCH], tile_tokens[TOKENS * PITCH];
-shared float results[THREADS / SUBGROUP * 256];
+shared float results[THREADS / SUBGROUP * 256]; /* a matrix of each subgroup */
 
 uint64_t from_row[EIGHTS];
 uvec4 activations[EIGHTS];
 Raw raw[UNITS];
 
+float factor; /* of the tile's weights */
+
+/* Sets it, for the rows from `first` on. */
+void find_factor(uint64_t data, uint first) {
+    const uint me = gl_LocalInvocationIndex, parts = max(THREADS / ROWS, 1);
+    float bound = 0.0;
+    for (uint row = me % ROWS; row < ROWS; row += THREADS)
+        bound = max(bound, bound_of(data, first + row, me / ROWS, parts));
+    barrier(); /* the last tile's results are taken */
+    results[me] = bound;
+    [[dont_unroll]] for (uint half_way = THREADS / 2; half_way > 0; half_way /= 2) {
+        barrier();
+        if (me < half_way)
+            results[me] = max(results[me], results[me + half_way]);
+    }
+    barrier();
+    /* 2^14 over the power of two in the bound, both within what floats have. */
+    uint exponent = clamp(floatBitsToUint(results[0]) >> 23, 27, 227);
+    factor = uintBitsToFloat(127 + 14 + 127 - exponent << 23);
+}
+
 void put_weights(uint row, uint k, vec4 w) {
+    w *= factor;
     uvec2 halves = uvec2(packHalf2x16(w.xy), packHalf2x16(w.zw));
     uint at = row * PITCH + k / 8;
     if (k % 8 == 0)
@@ -75,6 +99,7 @@ void main() {
         const uint first = block * ROWS;
         [[unroll]] for (uint i = 0; i < SUMS; i++)
             sum[i] = MATRIX_SUM(0.0);
+        find_factor(data, first);
         fetch_slab(data, first, 0);
         for (uint k = 0; k < args.k; k += SLAB) {
             barrier();
@@ -102,7 +127,7 @@ void main() {
                 uint t = token + i / ALONG_ROWS * 16 + e / 16;
                 uint r = first + row + i % ALONG_ROWS * 16 + e % 16;
                 if (t < tokens.count && r < args.n)
-                    finish(tokens.expert, r, out_row(tokens.first + t), results[result + e], 0.0);
+                    finish(tokens.expert, r, out_row(tokens.first + t), results[result + e] / factor, 0.0);
             }
         }
     }

@@ -37,6 +37,17 @@ void unpack(Raw raw, uint k, uint unit) {
     }
 }
 
+float bound_of(uint64_t data, uint row, uint part, uint parts) {
+    if (WEIGHT_TYPE == FMK_VK_F16)
+        return 16384.0; /* they are as good as they are */
+    float bound = 0.0;
+    for (uint k = 4 * part; k < args.k; k += 4 * parts) {
+        vec4 w = abs(load_quad(row_at(data, row), WEIGHT_TYPE, k));
+        bound = max(bound, max(max(w.x, w.y), max(w.z, w.w)));
+    }
+    return bound;
+}
+
 #ifdef COOPMAT
 #include "gemm_coopmat.glsl"
 #else

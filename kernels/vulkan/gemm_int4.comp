@@ -50,6 +50,16 @@ void unpack(Raw raw, uint k, uint unit) {
                     nibbles_of(raw.nibbles[i] >> shift, false, float(raw.zeros >> 8 * i & 0xff)) * raw.scale[i]);
 }
 
+float bound_of(uint64_t data, uint row, uint part, uint parts) {
+    row = min(row, args.n - 1);
+    float bound = 0.0;
+    for (uint block = part; block * CHUNKS * 32 < args.k; block += parts)
+        bound = max(bound, 16.0 * abs(load_number(data + uint64_t(row / 8) * args.stride +
+                                                      uint64_t(block) * INT4_BLOCK,
+                                                  WEIGHT_TYPE, row % 8)));
+    return bound;
+}
+
 #ifdef COOPMAT
 #include "gemm_coopmat.glsl"
 #else

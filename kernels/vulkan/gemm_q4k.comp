@@ -32,6 +32,15 @@ void unpack(Raw raw, uint k, uint unit) {
                     fma(nibbles_of(raw.nibbles[i] >> shift, false, 0.0), vec4(scale.x), vec4(-scale.y)));
 }
 
+float bound_of(uint64_t data, uint row, uint part, uint parts) {
+    float bound = 0.0;
+    for (uint block = part; block < args.k / 256; block += parts) {
+        vec2 d = abs(split_halves(load_4(row_at(data, row) + uint64_t(block) * Q4K_BLOCK)));
+        bound = max(bound, 63.0 * 15.0 * d.x + 63.0 * d.y);
+    }
+    return bound;
+}
+
 #ifdef COOPMAT
 #include "gemm_coopmat.glsl"
 #else

@@ -31,6 +31,13 @@ void unpack(Raw raw, uint k, uint unit) {
         put_weights(row, at + 4 * i, q6k_codes(raw.low[i], raw.high[i], run) * raw.scale);
 }
 
+float bound_of(uint64_t data, uint row, uint part, uint parts) {
+    float bound = 0.0;
+    for (uint block = part; block < args.k / 256; block += parts)
+        bound = max(bound, 128.0 * 32.0 * abs(q6k_d(row_at(data, row) + uint64_t(block) * Q6K_BLOCK)));
+    return bound;
+}
+
 #ifdef COOPMAT
 #include "gemm_coopmat.glsl"
 #else
