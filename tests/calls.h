@@ -187,11 +187,20 @@ static inline void assert_close(const struct matrix *out, const double *want, do
 struct bench {
     fmk_context *ctx;
     fmk_queue *queue;
+    bool shared;
 };
 
+/* On Vulkan the tests of a program share a context, where they ask nothing special of it: each would make the
+ * same pipelines again. */
 static inline struct bench bench_of(const fmk_context_desc *desc) {
-    struct bench b;
-    OK(fmk_context_create(&b.ctx, desc));
+    static fmk_context *shared;
+    bool share = desc->backend == FMK_BACKEND_VULKAN && !desc->allocator.alloc && !desc->parallel_for &&
+                 !desc->staging_bytes && !desc->log;
+    struct bench b = {.ctx = share ? shared : NULL, .shared = share};
+    if (!b.ctx)
+        OK(fmk_context_create(&b.ctx, desc));
+    if (share)
+        shared = b.ctx;
     OK(fmk_queue_create(&b.queue, b.ctx, test_stream()));
     return b;
 }
@@ -203,7 +212,8 @@ static inline struct bench open_bench(int32_t threads) {
 
 static inline void close_bench(struct bench *b) {
     fmk_queue_destroy(b->queue);
-    fmk_context_destroy(b->ctx);
+    if (!b->shared)
+        fmk_context_destroy(b->ctx);
     free_borrowed_sources();
 }
 

@@ -74,6 +74,10 @@ void gpu_fill(uint64_t to, unsigned char value, size_t size) {
     gpu->fill(to, value, size);
 }
 
+uint64_t gpu_memory(uint64_t handle) {
+    return gpu->memory(handle);
+}
+
 fmk_buffer gpu_buffer(uint64_t memory, size_t size) {
     return gpu->buffer(memory, size);
 }

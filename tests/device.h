@@ -49,6 +49,7 @@ void gpu_write(uint64_t to, const void *from, size_t size);
 void gpu_read(void *to, uint64_t from, size_t size);
 void gpu_fill(uint64_t to, unsigned char value, size_t size);
 fmk_buffer gpu_buffer(uint64_t memory, size_t size);
+uint64_t gpu_memory(uint64_t handle); /* of a gpu_buffer */
 
 /* ---- for tests of the CUDA backend alone ---- */
 

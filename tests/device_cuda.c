@@ -187,6 +187,10 @@ static fmk_buffer cuda_buffer(uint64_t memory, size_t size) {
     return (fmk_buffer){.handle = memory, .size = size};
 }
 
+static uint64_t cuda_memory(uint64_t handle) {
+    return handle;
+}
+
 static const void *cuda_native(void) {
     return NULL;
 }
@@ -203,5 +207,6 @@ const struct gpu gpu_cuda = {
     .fill = cuda_fill,
     .wait = cuda_wait,
     .buffer = cuda_buffer,
+    .memory = cuda_memory,
     .current = current_context,
 };

@@ -19,6 +19,7 @@ struct gpu {
     void (*fill)(uint64_t to, unsigned char value, size_t size);
     void (*wait)(fmk_queue *queue); /* for the calls of the tests' queue */
     fmk_buffer (*buffer)(uint64_t memory, size_t size);
+    uint64_t (*memory)(uint64_t handle);
     void *(*current)(void); /* what calls must leave as it is, or NULL */
 };
 

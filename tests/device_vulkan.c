@@ -343,7 +343,7 @@ static uint64_t vulkan_alloc(size_t size) {
 
 static struct allocation *find(uint64_t memory) {
     for (int i = 0; i < count_allocations; i++)
-        if (memory >= allocations[i].address && memory <= allocations[i].address + allocations[i].size)
+        if (memory >= allocations[i].address && memory < allocations[i].address + allocations[i].size)
             return &allocations[i];
     fprintf(stderr, "address 0x%llx is in no buffer of the tests\n", (unsigned long long)memory);
     exit(1);
@@ -380,6 +380,14 @@ static fmk_buffer vulkan_buffer(uint64_t memory, size_t size) {
     return buffer;
 }
 
+static uint64_t vulkan_memory(uint64_t handle) {
+    for (int i = 0; i < count_allocations; i++)
+        if (!memcmp(&handle, &allocations[i].buffer, sizeof allocations[i].buffer))
+            return allocations[i].address;
+    fprintf(stderr, "0x%llx is no buffer of the tests\n", (unsigned long long)handle);
+    exit(1);
+}
+
 static void vulkan_wait(fmk_queue *queue) {
     if (!recorded) {
         if (fmk_queue_wait(queue))
@@ -411,5 +419,6 @@ const struct gpu gpu_vulkan = {
     .fill = vulkan_fill,
     .wait = vulkan_wait,
     .buffer = vulkan_buffer,
+    .memory = vulkan_memory,
     .current = nothing_current,
 };

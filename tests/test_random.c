@@ -270,7 +270,8 @@ static void free_subject(struct subject *s, struct bench *b, struct ref_rng *rng
     /* any order */
     bool queue_first = chance(rng, 50);
     if (chance(rng, 50)) {
-        fmk_context_destroy(b->ctx);
+        if (!b->shared)
+            fmk_context_destroy(b->ctx);
         b->ctx = NULL;
     }
     if (queue_first)
@@ -278,7 +279,8 @@ static void free_subject(struct subject *s, struct bench *b, struct ref_rng *rng
     fmk_weight_destroy(s->weight, queue_first ? NULL : b->queue);
     if (!queue_first)
         fmk_queue_destroy(b->queue);
-    fmk_context_destroy(b->ctx);
+    if (!b->shared)
+        fmk_context_destroy(b->ctx);
     free_borrowed_sources();
     if (s->storage)
         storage_free(s->storage, s->storage_size);

@@ -376,7 +376,7 @@ static uint64_t account_alloc(void *user, void *stream, uint64_t size, uint64_t 
     account->live += counts(memory) ? (int64_t)size : 0;
     account->calls++;
     if (memory == FMK_MEM_DEVICE)
-        return gpu_alloc(size);
+        return gpu_buffer(gpu_alloc(size), size).handle;
     return (uint64_t)(uintptr_t)aligned_alloc(align, (size + align - 1) / align * align);
 }
 
@@ -385,7 +385,7 @@ static void account_release(void *user, void *stream, uint64_t handle, uint64_t 
     assert_true(on_gpu() || !stream);
     account->live -= counts(memory) ? (int64_t)size : 0;
     if (memory == FMK_MEM_DEVICE)
-        gpu_free(handle);
+        gpu_free(gpu_memory(handle));
     else
         free((void *)(uintptr_t)handle);
 }
@@ -437,9 +437,9 @@ static void test_caller_storage(void **state) {
     uint8_t *memory = storage_alloc(size);
     fmk_weight *weight;
     desc.storage = buffer(memory, size - 1);
-    REFUSED(fmk_weight_create(&weight, b.queue, &desc), FMK_EINVAL, "storage.size");
+    REFUSED(run_create(&weight, b.queue, &desc), FMK_EINVAL, "storage.size");
     desc.storage = buffer(memory + 1, size);
-    REFUSED(fmk_weight_create(&weight, b.queue, &desc), FMK_EINVAL, "storage is at address");
+    REFUSED(run_create(&weight, b.queue, &desc), FMK_EINVAL, "storage is at address");
     desc.storage = buffer(memory, size);
     OK(run_create(&weight, b.queue, &desc));
     fmk_weight_destroy(weight, b.queue);

@@ -31,9 +31,10 @@ static struct fmk_vk_form form_for(const struct fmk_call *call, const struct fmk
     bool plain = path == FMK_VULKAN_PLAIN || path == FMK_VULKAN_DOUBLE;
     struct fmk_vk_form form = {.index = part->k_index && !plain ? part : NULL};
     form.direct = !form.index && !a->in_rows.handle && a->in_stride <= UINT32_MAX;
-    if (!plain)
-        form.direct = form.direct && part->k % 8 == 0 && addresses && is_aligned(call);
-    form.width = form.direct ? part->k : fmk_round_up(form.index ? part->k_packed : part->k, 8);
+    if (!plain) /* which take all of the packed columns, in eights */
+        form.direct =
+            form.direct && part->k == part->k_packed && part->k % 8 == 0 && addresses && is_aligned(call);
+    form.width = form.direct || plain ? part->k : fmk_round_up(part->k_packed, 8);
     return form;
 }
 

@@ -74,8 +74,12 @@ fmk_status fmk_vk_stage_begin(struct fmk_context *ctx, struct fmk_vk_stage *stag
 }
 
 fmk_status fmk_vk_stage_end(struct fmk_vk_stage *stage, fmk_status status) {
-    fmk_status last = status ? FMK_OK : fmk_vk_queue_wait(&stage->staging->queue);
+    char sentence[512];
+    snprintf(sentence, sizeof sentence, "%s", fmk_last_error());
+    fmk_status last = fmk_vk_queue_wait(&stage->staging->queue); /* copies must not outlive what they write */
     pthread_mutex_unlock(&fmk_vulkan_of(stage->ctx)->staging_lock);
+    if (status && last)
+        return fmk_fail(status, "%s", sentence);
     return status ? status : last;
 }
 
