@@ -13,6 +13,8 @@ static fmk_quantize_row *best_of_blocks(uint32_t features) {
 #if defined(__x86_64__)
     if (!(FMK_X16_NEEDS & ~features))
         return fmk_quantize_blocks_avx512;
+    if (features & FMK_CPU_AVX2)
+        return fmk_quantize_blocks_avx2;
 #elif defined(__aarch64__)
     if (features & FMK_CPU_NEON)
         return fmk_quantize_blocks_neon;
@@ -25,6 +27,8 @@ static fmk_quantize_row *best_of_lanes(uint32_t features) {
 #if defined(__x86_64__)
     if (!(FMK_X16_NEEDS & ~features))
         return fmk_quantize_lanes_avx512;
+    if (features & FMK_CPU_AVX2)
+        return fmk_quantize_lanes_avx2;
 #endif
     (void)features;
     return fmk_quantize_lanes_portable;

@@ -31,6 +31,11 @@ void fmk_quantize_lanes_portable(const float *x, int64_t count, const struct fmk
 }
 
 #if defined(__x86_64__)
+void fmk_quantize_lanes_avx2(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
+                             int64_t k) {
+    quantize(x, count, acts, row, k, fmk_quantize_blocks_avx2);
+}
+
 void fmk_quantize_lanes_avx512(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
                                int64_t k) {
     quantize(x, count, acts, row, k, fmk_quantize_blocks_avx512);

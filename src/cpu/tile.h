@@ -100,8 +100,9 @@ typedef void fmk_quantize_row(const float *x, int64_t count, const struct fmk_ac
                               int64_t k);
 fmk_quantize_row fmk_quantize_row_portable, fmk_quantize_row_avx2, fmk_quantize_row_neon;
 /* Likewise, into blocks. */
-fmk_quantize_row fmk_quantize_blocks_portable, fmk_quantize_blocks_avx512, fmk_quantize_blocks_neon;
+fmk_quantize_row fmk_quantize_blocks_portable, fmk_quantize_blocks_avx2, fmk_quantize_blocks_avx512,
+    fmk_quantize_blocks_neon;
 /* Likewise, into lanes; `count` is a multiple of 256. */
-fmk_quantize_row fmk_quantize_lanes_portable, fmk_quantize_lanes_avx512;
+fmk_quantize_row fmk_quantize_lanes_portable, fmk_quantize_lanes_avx2, fmk_quantize_lanes_avx512;
 
 #endif

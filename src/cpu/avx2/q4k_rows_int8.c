@@ -1,50 +1,46 @@
 /* Q4_K rows as in the file times int8 activations, AVX2. */
-#include "int8_rows.h"
+#include "rows_lanes.h"
+
 #include "../../formats/k_quants.h"
 
-/* fmk_q4k_scales in registers: eight scales, then eight minima. (Through memory, an eight-byte load would
- * wait for two stores of four.) */
-FMK_INLINE __m128i unpack_scales(const uint8_t s[12]) {
-    uint32_t in[3];
-#pragma GCC unroll 3
-    for (int i = 0; i < 3; i++)
-        memcpy(&in[i], s + 4 * i, 4);
-    uint32_t scale = (in[2] & 0x0f0f0f0f) | (in[0] >> 6 & 0x03030303) << 4;
-    uint32_t min = (in[2] >> 4 & 0x0f0f0f0f) | (in[1] >> 6 & 0x03030303) << 4;
-    return _mm_setr_epi32((int32_t)(in[0] & 0x3f3f3f3f), (int32_t)scale, (int32_t)(in[1] & 0x3f3f3f3f),
-                          (int32_t)min);
+/* fmk_q4k_scales in a register: from a block's first sixteen bytes, d, dmin and the packed scales, to eight
+ * scales and eight minima. Words 0 and 2 are words 1 and 2 of the block; words 1 and 3 have their low bits
+ * from word 3, their high ones from the same two. */
+FMK_INLINE __m128i unpack_scales(__m128i head) {
+    __m128i high = _mm_srlv_epi32(_mm_shuffle_epi32(head, 0xa5), _mm_setr_epi32(0, 2, 0, 2));
+    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(head, 0xff), _mm_setr_epi32(0, 0, 0, 4));
+    high = _mm_and_si128(high, _mm_setr_epi32(0x3f3f3f3f, 0x30303030, 0x3f3f3f3f, 0x30303030));
+    return _mm_or_si128(high, _mm_and_si128(low, _mm_setr_epi32(0, 0x0f0f0f0f, 0, 0x0f0f0f0f)));
 }
 
-FMK_INLINE void multiply_super_block(const uint8_t *block, const struct token_acts *acts, int64_t b,
-                                     const int T, __m256 *total) {
+/* Lanes 0..7 have sub-blocks 0, 2, 4, 6 and the same again, lanes 8..15 the others. */
+FMK_INLINE void spread(__m128i bytes, __m256 factor, __m256 out[2]) {
+    bytes = _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 0, 0, 0, 0, 0, 0, 0, 0));
+    __m256 all = _mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
+    out[0] = _mm256_permute2f128_ps(all, all, 0x00);
+    out[1] = _mm256_permute2f128_ps(all, all, 0x11);
+}
+
+/* The low halves of 32 bytes number c are runs 4c and 4c + 1, which lanes c and c + 4 have; the high halves
+ * are runs 4c + 2 and 4c + 3, of lanes c + 8 and c + 12. */
+FMK_INLINE void unpack(const uint8_t *block, struct row_block *w) {
     const __m256i low = _mm256_set1_epi8(15);
-    __m128i scales = unpack_scales(block + FMK_Q4K_SCALES);
-    float wide[8];
-    _mm256_storeu_ps(wide, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(scales)));
-    __m256 mins = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(scales, scales)));
-    mins = _mm256_mul_ps(mins, _mm256_set1_ps(load_half(block + FMK_Q4K_DMIN)));
-    __m256 d = _mm256_set1_ps(load_half(block + FMK_Q4K_D)), sum[MAX_T];
+    __m256i both[4];
 #pragma GCC unroll 4
-    for (int t = 0; t < T; t++)
-        sum[t] = _mm256_setzero_ps();
+    for (int c = 0; c < 4; c++)
+        both[c] = load(block + FMK_Q4K_NIBBLES + 32 * c);
+    transpose_words(both);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        __m256i both = load(block + FMK_Q4K_NIBBLES + 32 * i);
-        __m256i first = _mm256_and_si256(both, low),
-                second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-#pragma GCC unroll 4
-        for (int t = 0; t < T; t++) {
-            sum[t] = add_chunk(first, _mm256_set1_ps(wide[2 * i]), &acts[t], 8 * b + 2 * i, sum[t]);
-            sum[t] = add_chunk(second, _mm256_set1_ps(wide[2 * i + 1]), &acts[t], 8 * b + 2 * i + 1, sum[t]);
-        }
+    for (int q = 0; q < QUADS; q++) {
+        w->code[q][0] = _mm256_and_si256(both[q], low);
+        w->code[q][1] = _mm256_and_si256(_mm256_srli_epi16(both[q], 4), low);
     }
-#pragma GCC unroll 4
-    for (int t = 0; t < T; t++) {
-        total[t] = _mm256_fnmadd_ps(mins, _mm256_loadu_ps(acts[t].sum32 + 8 * b), total[t]);
-        total[t] = _mm256_fmadd_ps(_mm256_mul_ps(d, _mm256_set1_ps(acts[t].step[b])), sum[t], total[t]);
-    }
+    __m128i head = _mm_loadu_si128((const __m128i *)block), scales = unpack_scales(head);
+    __m128 d = _mm_cvtph_ps(head);
+    spread(scales, _mm256_broadcastss_ps(d), w->scale);
+    spread(_mm_unpackhi_epi64(scales, scales), _mm256_broadcastss_ps(_mm_movehdup_ps(d)), w->offset);
 }
 
 void fmk_q4k_rows_avx2_int8(const struct fmk_tile *tile) {
-    multiply_tile(tile, multiply_super_block, FMK_Q4K_BLOCK);
+    multiply_tile(tile, unpack, false, FMK_Q4K_BLOCK);
 }
