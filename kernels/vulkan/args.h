@@ -37,21 +37,24 @@
 #define FMK_VK_Q6_K 3
 
 /* Modules: NAME.spv for any device that has the above, and of some
- *     NAME_subgroups   gemv, where a subgroup size can be required (subgroupSizeControl,
- * computeFullSubgroups) and subgroups shuffle: SUBGROUP is that size NAME_coopmat     gemm, where there are
- * 16 x 16 x 16 cooperative matrices of f16 with sums of f32 and subgroup scope, shaderFloat16 and
- * vulkanMemoryModel: SUBGROUP likewise. Activations are rounded to f16 as they are (so their range is f16's),
- * weights after scaling
+ *     NAME_subgroups  gemv, where a subgroup size can be required (subgroupSizeControl, computeFullSubgroups)
+ *                     and subgroups shuffle: SUBGROUP is that size
+ *     NAME_coopmat    gemm, where there are cooperative matrices of f16, 16 x 16 x 16, with sums of f32, of a
+ *                     subgroup, and shaderFloat16 and vulkanMemoryModel: SUBGROUP likewise. Activations are
+ *                     rounded to f16 as they are, weights when they have been brought into its range
  *
  * Specialisation constants, by constant_id. A kernel declares those that it looks at, with any default.
  * Numbers of rows, tokens, lanes and invocations are powers of two.
  *
  * gemv: a workgroup has ROWS rows, LANES invocations share one, and so each has ROWS * LANES / THREADS rows
- * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS. Neither more than 64 sums: rows of its own
- * times TOKENS. gemm: ROWS * TOKENS / THREADS is 32 or 64; ROWS >= 16, ROWS and TOKENS >= THREADS / 8 (shared
- * memory: 128 * (ROWS + TOKENS) bytes). gemm_coopmat: a subgroup has LANES rows of the tile, 16 .. ROWS, and
- * TOKENS * SUBGROUP * ROWS / LANES / THREADS tokens, a multiple of 16; 16 * THREADS divides 64 * ROWS and 128
- * * TOKENS (shared memory: 144 * (ROWS + TOKENS) bytes and 1024 for each subgroup). */
+ * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS.
+ *
+ * gemm: ROWS * TOKENS / THREADS is 32 or 64; THREADS <= 2 * ROWS and <= 8 * TOKENS. Shared memory: 128 bytes
+ * for each row and token of the tile.
+ *
+ * gemm_coopmat: a subgroup has LANES rows of the tile, 16 .. ROWS, and TOKENS * SUBGROUP * ROWS / LANES /
+ * THREADS tokens, a multiple of 16; THREADS <= 4 * ROWS and <= 8 * TOKENS. Shared memory: 144 bytes for each
+ * row and token of the tile, 1024 for each subgroup. */
 #define FMK_VK_SPEC_THREADS 0     /* local_size_x_id: invocations of a workgroup, 32 .. 1024 */
 #define FMK_VK_SPEC_ROWS 1        /* weight rows of a workgroup, or of its tile */
 #define FMK_VK_SPEC_TOKENS 2      /* tokens of a workgroup: gemv 1, 2, 4 or 8; or of its tile */
