@@ -69,6 +69,13 @@ static const char *not_gemm_i16(const struct fmk_query *query) {
     return why ? why : not_gemm(query);
 }
 
+/* Of codes, in default mode, panels of eight are left to their int8 sums. */
+static const char *not_gemm_f32(const struct fmk_query *query) {
+    if (!not_integers(query) && query->part->layout->panel_rows == 8)
+        return "int8 sums of panels are faster";
+    return not_gemm(query);
+}
+
 static const char *not_gemm_i16_x16(const struct fmk_query *query) {
     const char *why = not_integers(query);
     return why ? why : not_gemm_x16(query);
@@ -162,7 +169,7 @@ static const struct fmk_kernel rows[] = {
      &fmk_gemm_avx2_i16},
     {"cpu.gemm.avx512.f32", FMK_BACKEND_CPU, 0, VNNI, FMK_ACTS_GEMM_F32, not_gemm_x16, NULL, FMK_CUDA_NONE,
      &fmk_gemm_avx512_f32},
-    {"cpu.gemm.avx2.f32", FMK_BACKEND_CPU, 0, AVX2, FMK_ACTS_GEMM_F32, not_gemm, NULL, FMK_CUDA_NONE,
+    {"cpu.gemm.avx2.f32", FMK_BACKEND_CPU, 0, AVX2, FMK_ACTS_GEMM_F32, not_gemm_f32, NULL, FMK_CUDA_NONE,
      &fmk_gemm_avx2_f32},
     {"cpu.dense.avx512", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, VNNI, FMK_ACTS_F32, no_objection,
      fmk_dense_avx512, FMK_CUDA_NONE, NULL},
@@ -194,14 +201,14 @@ static const struct fmk_kernel rows[] = {
      fmk_int4_x8_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.rows.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, VNNI, FMK_ACTS_Q8_LANES, rounds_activations,
      fmk_q4k_rows_vnni, FMK_CUDA_NONE, NULL},
-    {"cpu.q4_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_Q8_LANES,
-     rounds_activations, fmk_q4k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
+    {"cpu.q4_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_Q8_LANES, rounds_activations,
+     fmk_q4k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
      fmk_q4k_rows_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.rows.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, VNNI, FMK_ACTS_Q8_LANES, rounds_activations,
      fmk_q6k_rows_vnni, FMK_CUDA_NONE, NULL},
-    {"cpu.q6_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_Q8_LANES,
-     rounds_activations, fmk_q6k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
+    {"cpu.q6_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_Q8_LANES, rounds_activations,
+     fmk_q6k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
      fmk_q6k_rows_avx2, FMK_CUDA_NONE, NULL},
 #elif defined(__aarch64__)
