@@ -93,10 +93,13 @@ void device_open(struct device *device, const struct device_options *o) {
     check(fmk_context_create(&device->context, &desc), NULL);
     device->info.struct_size = sizeof device->info;
     check(fmk_context_info(device->context, &device->info), NULL);
-    device->gpu = device->info.backend == FMK_BACKEND_CUDA;
+    device->gpu = device->info.backend == FMK_BACKEND_CUDA     ? &cuda_driver
+                  : device->info.backend == FMK_BACKEND_VULKAN ? &vulkan_driver
+                                                               : NULL;
     if (device->gpu)
-        driver_open(device->info.device);
-    check(fmk_queue_create(&device->queue, device->context, device->gpu ? driver_stream() : NULL), NULL);
+        device->gpu->open(device->context, device->info.device);
+    check(fmk_queue_create(&device->queue, device->context, device->gpu ? device->gpu->stream() : NULL),
+          NULL);
 }
 
 void device_open_cpu(struct device *device, const struct device_options *o) {
@@ -109,51 +112,55 @@ void device_open_cpu(struct device *device, const struct device_options *o) {
 void device_close(struct device *device) {
     device_free(device, device->workspace);
     fmk_queue_destroy(device->queue);
-    fmk_context_destroy(device->context);
     if (device->gpu)
-        driver_close();
+        device->gpu->close();
+    fmk_context_destroy(device->context);
     *device = (struct device){0};
 }
 
 uint64_t device_allocate(struct device *device, uint64_t bytes) {
-    return device->gpu ? driver_allocate(bytes) : (uintptr_t)allocate_aligned(bytes);
+    return device->gpu ? device->gpu->allocate(bytes) : (uintptr_t)allocate_aligned(bytes);
 }
 
 void device_free(struct device *device, uint64_t memory) {
     if (!device->gpu)
         free((void *)(uintptr_t)memory);
     else if (memory)
-        driver_free(memory);
+        device->gpu->free(memory);
 }
 
 void device_write(struct device *device, uint64_t to, const void *from, uint64_t bytes) {
     if (device->gpu)
-        driver_write(to, from, bytes);
+        device->gpu->write(to, from, bytes);
     else
         memcpy((void *)(uintptr_t)to, from, bytes);
 }
 
 void device_read(struct device *device, void *to, uint64_t from, uint64_t bytes) {
     if (device->gpu)
-        driver_read(to, from, bytes);
+        device->gpu->read(to, from, bytes);
     else
         memcpy(to, (const void *)(uintptr_t)from, bytes);
 }
 
+fmk_buffer device_buffer(const struct device *device, uint64_t memory) {
+    return device->gpu ? device->gpu->buffer(memory) : (fmk_buffer){.handle = memory};
+}
+
 void device_wait(struct device *device) {
     if (device->gpu)
-        driver_wait();
+        device->gpu->wait();
 }
 
 void device_mark(struct device *device, int i) {
     if (device->gpu)
-        driver_mark(i);
+        device->gpu->mark(i);
     else
         device->marks[i] = seconds();
 }
 
 double device_seconds(const struct device *device, int from, int to) {
-    return device->gpu ? driver_seconds(from, to) : device->marks[to] - device->marks[from];
+    return device->gpu ? device->gpu->seconds(from, to) : device->marks[to] - device->marks[from];
 }
 
 fmk_checkpoint *open_checkpoint(const char *path) {
@@ -181,8 +188,8 @@ void projection_set(struct projection *p, struct device *device, fmk_weight *wei
                  .m = m,
                  .in_type = FMK_F32,
                  .out_type = FMK_F32,
-                 .in.handle = in,
-                 .out.handle = out},
+                 .in = device_buffer(device, in),
+                 .out = device_buffer(device, out)},
         .routing = {.struct_size = sizeof p->routing, .kind = FMK_ROUTE_NONE, .expert = expert},
     };
     if (info.num_experts)
@@ -195,6 +202,14 @@ void projection_set_type(struct projection *p, fmk_dtype type) {
     projection_prepare(p);
 }
 
+static fmk_buffer workspace_of(const struct device *device) {
+    if (!device->workspace)
+        return (fmk_buffer){0};
+    fmk_buffer workspace = device_buffer(device, device->workspace);
+    workspace.size = device->workspace_size;
+    return workspace;
+}
+
 void projection_prepare(struct projection *p) {
     struct device *device = p->device;
     uint64_t least, best;
@@ -204,12 +219,12 @@ void projection_prepare(struct projection *p) {
         device->workspace = device_allocate(device, best);
         device->workspace_size = best;
     }
-    p->args.workspace = (fmk_buffer){.handle = device->workspace, .size = device->workspace_size};
+    p->args.workspace = workspace_of(device);
     check(fmk_prepare(device->queue, p->weight, &p->args), NULL);
 }
 
 void projection_run(struct projection *p) {
-    p->args.workspace = (fmk_buffer){.handle = p->device->workspace, .size = p->device->workspace_size};
+    p->args.workspace = workspace_of(p->device);
     check(fmk_linear(p->device->queue, p->weight, &p->args), NULL);
 }
 

@@ -23,8 +23,8 @@ struct device {
     fmk_context *context;
     fmk_queue *queue;
     fmk_context_info_t info;
-    bool reference; /* --backend reference: every call gets FMK_LINEAR_REFERENCE */
-    bool gpu;       /* calls are enqueued, on memory of the device */
+    bool reference;           /* --backend reference: every call gets FMK_LINEAR_REFERENCE */
+    const struct driver *gpu; /* calls are enqueued, on memory of the device; NULL: the CPU */
     uint64_t workspace, workspace_size;
     double marks[DRIVER_MARKS]; /* of the CPU */
 };
@@ -46,6 +46,7 @@ uint64_t device_allocate(struct device *device, uint64_t bytes);
 void device_free(struct device *device, uint64_t memory);
 void device_write(struct device *device, uint64_t to, const void *from, uint64_t bytes);
 void device_read(struct device *device, void *to, uint64_t from, uint64_t bytes);
+fmk_buffer device_buffer(const struct device *device, uint64_t memory);
 void device_wait(struct device *device);
 
 /* Mark i, below DRIVER_MARKS, is the moment at which the calls before it are done; after device_wait, the

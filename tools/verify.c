@@ -150,8 +150,8 @@ static int64_t count_bad(struct device *device, fmk_weight *weight, int64_t n, i
                               .out_type = FMK_F32,
                               .m = rows,
                               .expert = expert,
-                              .ids.handle = device_ids,
-                              .out.handle = device_values};
+                              .ids = device_buffer(device, device_ids),
+                              .out = device_buffer(device, device_values)};
         device_write(device, device_ids, ids, (uint64_t)rows * sizeof *ids);
         check(fmk_rows(device->queue, weight, &args), NULL);
         device_read(device, values, device_values, (uint64_t)(rows * k) * sizeof *values);

@@ -1,4 +1,5 @@
-/* A CUDA device through its driver: see driver.h. */
+/* A CUDA device through its driver: see driver.h. libcuda is opened at run time. One device at a time, by one
+ * thread, to which its primary context is made current. */
 #include "driver.h"
 #include "tool.h"
 
@@ -72,7 +73,8 @@ static void open_functions(void) {
     }
 }
 
-void driver_open(int32_t index) {
+static void cuda_open(fmk_context *context_of_library, int32_t index) {
+    (void)context_of_library;
     enum { NON_BLOCKING = 1 }; /* apart from the default stream */
     void *context;
     open_functions();
@@ -85,7 +87,7 @@ void driver_open(int32_t index) {
         must(cuda.EventCreate(&events[i], 0), "an event");
 }
 
-void driver_close(void) {
+static void cuda_close(void) {
     for (int i = 0; i < DRIVER_MARKS; i++)
         must(cuda.EventDestroy(events[i]), "destroying an event");
     must(cuda.StreamDestroy(stream), "destroying a stream");
@@ -94,41 +96,59 @@ void driver_close(void) {
     stream = NULL;
 }
 
-void *driver_stream(void) {
+static void *cuda_stream(void) {
     return stream;
 }
 
-void driver_wait(void) {
+static void cuda_wait(void) {
     must(cuda.StreamSynchronize(stream), "waiting for the device");
 }
 
-uint64_t driver_allocate(uint64_t bytes) {
+static uint64_t cuda_allocate(uint64_t bytes) {
     uint64_t memory;
     if (cuda.MemAlloc(&memory, bytes ? bytes : 1))
         quit(EXIT_REFUSED, "no device memory for %s", human_bytes(bytes).text);
     return memory;
 }
 
-void driver_free(uint64_t memory) {
+static void cuda_free(uint64_t memory) {
     must(cuda.MemFree(memory), "freeing device memory");
 }
 
-void driver_write(uint64_t to, const void *from, uint64_t bytes) {
+static void cuda_write(uint64_t to, const void *from, uint64_t bytes) {
     must(cuda.MemcpyHtoDAsync(to, from, bytes, stream), "a copy to the device");
-    driver_wait();
+    cuda_wait();
 }
 
-void driver_read(void *to, uint64_t from, uint64_t bytes) {
+static void cuda_read(void *to, uint64_t from, uint64_t bytes) {
     must(cuda.MemcpyDtoHAsync(to, from, bytes, stream), "a copy from the device");
-    driver_wait();
+    cuda_wait();
 }
 
-void driver_mark(int i) {
+static void cuda_mark(int i) {
     must(cuda.EventRecord(events[i], stream), "an event");
 }
 
-double driver_seconds(int from, int to) {
+static double cuda_seconds(int from, int to) {
     float milliseconds;
     must(cuda.EventElapsedTime(&milliseconds, events[from], events[to]), "the time between two events");
     return 1e-3 * (double)milliseconds;
 }
+
+static fmk_buffer cuda_buffer(uint64_t memory) {
+    return (fmk_buffer){.handle = memory};
+}
+
+const struct driver cuda_driver = {
+    .open = cuda_open,
+    .close = cuda_close,
+    .stream = cuda_stream,
+    .wait = cuda_wait,
+    .allocate = cuda_allocate,
+    .free = cuda_free,
+    .write = cuda_write,
+    .read = cuda_read,
+    .buffer = cuda_buffer,
+    .mark = cuda_mark,
+    .seconds = cuda_seconds,
+};
