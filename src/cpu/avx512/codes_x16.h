@@ -43,16 +43,18 @@ FMK_INLINE void unpack_nibbles(const uint8_t *nibbles, __m512i codes[8]) {
     }
 }
 
-/* The four quads of half h of a chunk of q6_k: codes 0..63. */
-FMK_INLINE void unpack_six_bits(const uint8_t *low, const uint8_t *high, const int h, __m512i codes[4]) {
-    __m512i pairs = load(high + 64 * h);
+/* The eight quads of a chunk of q6_k: codes 0..63. */
+FMK_INLINE void unpack_six_bits(const uint8_t *low, const uint8_t *high, __m512i codes[8]) {
+    unpack_nibbles(low, codes);
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        __m512i pairs = load_once(high + 64 * h);
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        __m512i nibbles = load(low + 64 * j);
-        nibbles = _mm512_and_si512(h ? _mm512_srli_epi16(nibbles, 4) : nibbles, _mm512_set1_epi8(15));
-        __m512i two = j < 2 ? _mm512_slli_epi16(pairs, 4 - 2 * j) : _mm512_srli_epi16(pairs, 2 * j - 4);
-        /* (two & 0x30) | nibbles */
-        codes[j] = _mm512_ternarylogic_epi32(two, _mm512_set1_epi8(0x30), nibbles, 0xea);
+        for (int j = 0; j < 4; j++) {
+            __m512i two = j < 2 ? _mm512_slli_epi16(pairs, 4 - 2 * j) : _mm512_srli_epi16(pairs, 2 * j - 4);
+            /* (two & 0x30) | nibbles */
+            codes[4 * h + j] = _mm512_ternarylogic_epi32(two, _mm512_set1_epi8(0x30), codes[4 * h + j], 0xea);
+        }
     }
 }
 

@@ -17,16 +17,16 @@ static void decode_block(const struct fmk_packed *part, const uint8_t *data, int
     (void)count; /* K is whole super-blocks */
     const uint8_t *block = data + k / FMK_K_BLOCK * FMK_Q6K_X16_BLOCK;
     __m512 d = widen_f16(block);
-    for (int c = 0; c < 8; c++)
-#pragma GCC unroll 2
+    for (int c = 0; c < 8; c++) {
+        __m512i quads[8];
+        unpack_six_bits(block + FMK_Q6K_X16_LOW + c * FMK_X16_CHUNK,
+                        block + FMK_Q6K_X16_HIGH + c * FMK_X16_CHUNK / 2, quads);
         for (int h = 0; h < 2; h++) {
             __m512 scale = _mm512_mul_ps(d, widen_i8(block + FMK_Q6K_X16_SCALES + 16 * (2 * c + h)));
-            __m512i quads[4];
-            unpack_six_bits(block + FMK_Q6K_X16_LOW + c * FMK_X16_CHUNK,
-                            block + FMK_Q6K_X16_HIGH + c * FMK_X16_CHUNK / 2, h, quads);
-            for (int q = 0; q < 4; q++)
-                decode_quad(quads[q], scale, panel->w + 32 * c + 16 * h + 4 * q);
+            for (int q = 4 * h; q < 4 * h + 4; q++)
+                decode_quad(quads[q], scale, panel->w + 32 * c + 4 * q);
         }
+    }
 }
 
 void fmk_q6k_x16_avx512(const struct fmk_tile *tile) {

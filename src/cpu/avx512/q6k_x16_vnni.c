@@ -12,15 +12,15 @@ FMK_INLINE void multiply(const struct step *step, const int T) {
         const uint8_t *low = block + FMK_Q6K_X16_LOW + c * FMK_X16_CHUNK;
         const uint8_t *high = block + FMK_Q6K_X16_HIGH + c * FMK_X16_CHUNK / 2;
         fetch(block + step->ahead + c * (FMK_Q6K_X16_BLOCK / 8), FMK_Q6K_X16_BLOCK / 8 / 64 + 1);
+        __m512i codes[8];
+        unpack_six_bits(low, high, codes);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             __m512 scale = widen_i8(block + FMK_Q6K_X16_SCALES + 16 * (2 * c + h));
-            __m512i codes[4];
-            unpack_six_bits(low, high, h, codes);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {
                 const struct fmk_acts_block *x = step->x + t * step->tokens;
-                __m512i sum = sum_16(broadcast(&x->start[2 * c + h]), codes, x->q + 32 * c + 16 * h);
+                __m512i sum = sum_16(broadcast(&x->start[2 * c + h]), codes + 4 * h, x->q + 32 * c + 16 * h);
                 __m512 scaled = _mm512_mul_ps(scale, _mm512_set1_ps(x->scale[2 * c + h]));
                 total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scaled, total[t]);
             }
