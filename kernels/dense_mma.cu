@@ -3,8 +3,8 @@
 #include "linear_mma.cuh"
 
 struct Dense {
-    static constexpr int UNIT_K = 64, TILES = 1, AHEAD = 2;
-    static constexpr bool WIDE = true;
+    static constexpr int ACTS_AHEAD = 2, UNIT_K = 64, TILES = 1, AHEAD = 2;
+    static constexpr bool WIDE = true, WHOLE_UNITS = false;
     struct Slot {
         uint4 row[2][2][32]; /* [32 k][rows g and g + 8][lane]: 8 neighbours each */
     };

@@ -5,8 +5,8 @@
 
 /* What all kinds of groups have in common. SCALES_16: room for a unit's scales and zeros, in 16 bytes. */
 template <int SCALES_16> struct Int4Codes {
-    static constexpr int UNIT_K = FMK_INT4_UNIT_K;
-    static constexpr bool WIDE = true;
+    static constexpr int ACTS_AHEAD = 4, UNIT_K = FMK_INT4_UNIT_K;
+    static constexpr bool WIDE = true, WHOLE_UNITS = false;
     struct Slot {
         uint4 codes[2][32];
         uint4 scales[SCALES_16];
@@ -29,17 +29,16 @@ template <int SCALES_16> struct Int4Codes {
         return place.unit;
     }
     static __device__ __forceinline__ const uint8_t *row_block(const struct fmk_linear_part &part,
-                                                               const uint8_t *data, int32_t row, int) {
-        return data + (uint64_t)(row / 16) * part.stride;
+                                                               const uint8_t *data, int32_t row, int lane) {
+        return data + (uint64_t)(row / 16) * part.stride + 16 * lane;
     }
     static __device__ __forceinline__ void copy_codes(const uint8_t *from, int tile, int lane, Slot &slot) {
-        copy_16_async(&slot.codes[tile][lane], from + FMK_T16_TILE * tile + 16 * lane);
+        copy_16_async(&slot.codes[tile][lane], from + FMK_T16_TILE * tile);
     }
     static __device__ __forceinline__ void copy_scales(const Place &place, const uint8_t *from, int lane,
                                                        Slot &slot) {
-        int offset = FMK_INT4_UNIT_CODES + 16 * lane;
-        if (offset < place.unit)
-            copy_16_async(&slot.scales[lane], from + offset);
+        if (FMK_INT4_UNIT_CODES + 16 * lane < place.unit)
+            copy_16_async(&slot.scales[lane], from + FMK_INT4_UNIT_CODES);
     }
 };
 

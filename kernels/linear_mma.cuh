@@ -10,17 +10,20 @@
  * place.
  *
  * A family brings a struct W:
- *     UNIT_K, TILES            k of a unit, a multiple of 32; tiles in it, which are waited for one by one
- *     AHEAD                    units in a ring
- *     WIDE                     a lane's activations of 32 k: 8 neighbours, or twice 4 (kernels/layout.h)
- *     Slot                     a unit of 16 rows in the ring
- *     Place                    what copies want to know of 16 rows, made by place(part, k, row, lane)
+ *     UNIT_K, TILES        k of a unit, a multiple of 32; tiles in it, which are waited for one by one
+ *     AHEAD, ACTS_AHEAD    units in a ring; blocks of activations in registers, where there is room for more
+ *                          than two
+ *     WHOLE_UNITS          every row has whole units of activations
+ *     WIDE                 a lane's activations of 32 k: 8 neighbours, or twice 4 (kernels/layout.h)
+ *     Slot                 a unit of 16 rows in the ring
+ *     Place                what copies want to know of 16 rows, made by place(part, k, row, lane)
  *     unit_bytes(place)
- *     row_block(part, data, row, lane)   where the lane's units of 16 rows begin
- *     copy(place, from, unit, tile, lane, slot)  starts the copies of one tile of the unit at `from`; with
- * tile 0 also of what the whole unit shares Part                     what sums want to know of a part, made
- * by part(part) State<X, R, NT>          what lives as long as a unit: start(part, slot, lane), then for each
- * 32 k multiply(b, plane, slot, lane, acts, total), and finish(b, total) */
+ *     row_block(...)       where the lane's units of 16 rows begin
+ *     copy(...)            starts the copies of one tile of a unit; where `shared`, also of what lanes read
+ *                          of one another
+ *     Part                 what sums want to know of a part, made by part(part)
+ *     State<X, R, NT>      what lives as long as a unit: start(), then for each 32 k multiply() and finish()
+ *     One<X, R>            the same for one token, and add_acts(): see FetchActs */
 #ifndef FMK_KERNELS_LINEAR_MMA_CUH
 #define FMK_KERNELS_LINEAR_MMA_CUH
 
@@ -158,19 +161,20 @@ __device__ __forceinline__ ActRows<In, NT> act_rows(const struct fmk_linear_kern
     return rows;
 }
 
-/* The lane's activations of the 32 k from `unit` + 32 b on. */
-template <bool WIDE, int NT>
-__device__ __forceinline__ void load_acts(const ActRows<uint16_t, NT> &rows, int32_t unit, int b, int plane,
-                                          Acts acts[NT]) {
-    bool there = unit + 32 * b < rows.k;
+/* The lane's activations of block b of a unit of 32 k each: `at` is where the lane's first of the unit lie,
+ * `left` how many columns there are from these on. */
+template <class W, int NT>
+__device__ __forceinline__ void load_acts(const uint16_t *const (&at)[NT], int32_t left, int b,
+                                          int64_t plane_offset, Acts acts[NT]) {
+    bool there = W::WHOLE_UNITS || 32 * b < left;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
-        const uint16_t *from = rows.row[n] + plane * rows.plane_stride + unit;
+        const uint16_t *from = at[n] + plane_offset + 32 * b;
         uint4 v = make_uint4(0, 0, 0, 0);
-        if (there && WIDE)
-            v = load_16(from + 32 * b);
-        if (there && !WIDE) { /* narrow families have whole super-blocks */
-            uint2 low = load_8(from + 32 * b), high = load_8(from + 32 * b + 16);
+        if (there && W::WIDE)
+            v = load_16(from);
+        if (there && !W::WIDE) {
+            uint2 low = load_8(from), high = load_8(from + 16);
             v = make_uint4(low.x, low.y, high.x, high.y);
         }
         acts[n] = Acts{{v.x, v.y, v.z, v.w}};
@@ -179,38 +183,74 @@ __device__ __forceinline__ void load_acts(const ActRows<uint16_t, NT> &rows, int
 
 /* Hands out the activations of a warp's units, block by block, and keeps them coming. */
 template <class W, class X, int NT, bool ONE> struct FetchActs {
-    static constexpr int BLOCKS = W::UNIT_K / 32;
-    Acts ahead[2][NT]; /* of the next two blocks, in turn; with planes of the next */
-    int32_t unit, after, planes;
+    static constexpr int BLOCKS = W::UNIT_K / 32, DEPTH = NT == 1 && !X::COUNTED ? W::ACTS_AHEAD : 2;
+    Acts ahead[DEPTH][NT];              /* of the next blocks, in turn; with planes of the next */
+    const uint16_t *now[NT], *next[NT]; /* of this unit and the next */
+    int32_t left, left_next, planes;
+
+    __device__ __forceinline__ void set_next(const ActRows<uint16_t, NT> &rows, int32_t unit) {
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+            next[n] = rows.row[n] + unit;
+        left_next = rows.k - unit;
+    }
 
     __device__ __forceinline__ void start(const ActRows<uint16_t, NT> &rows, int32_t first, int32_t count,
                                           int) {
-        planes = count;
-        load_acts<W::WIDE, NT>(rows, first, 0, 0, ahead[0]);
-        if (planes == 1)
-            load_acts<W::WIDE, NT>(rows, first, 1, 0, ahead[1]);
+        planes = X::COUNTED ? count : 1;
+        set_next(rows, first);
+#pragma unroll
+        for (int b = 0; b < DEPTH; b++)
+            if (b == 0 || planes == 1)
+                load_acts<W, NT>(next, left_next, b, 0, ahead[b]);
     }
 
-    __device__ __forceinline__ void enter(const ActRows<uint16_t, NT> &, int32_t now, int32_t next) {
-        unit = now;
-        after = next;
+    __device__ __forceinline__ void enter(const ActRows<uint16_t, NT> &rows, int32_t, int32_t after) {
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+            now[n] = next[n];
+        left = left_next;
+        set_next(rows, after);
+    }
+
+    __device__ __forceinline__ void load(int b, int64_t plane_offset, Acts (&acts)[NT]) {
+        if (b < BLOCKS)
+            load_acts<W, NT>(now, left, b, plane_offset, acts);
+        else
+            load_acts<W, NT>(next, left_next, b - BLOCKS, plane_offset, acts);
     }
 
     __device__ __forceinline__ void take(const ActRows<uint16_t, NT> &rows, int b, int plane, Acts (&x)[NT]) {
 #pragma unroll
         for (int n = 0; n < NT; n++)
-            x[n] = ahead[b % 2][n];
+            x[n] = ahead[b % DEPTH][n];
         if (plane + 1 < planes)
-            load_acts<W::WIDE, NT>(rows, unit, b, plane + 1, ahead[b % 2]);
+            load(b, (plane + 1) * rows.plane_stride, ahead[b % DEPTH]);
         else if (planes > 1)
-            load_acts<W::WIDE, NT>(rows, b + 1 < BLOCKS ? unit : after, (b + 1) % BLOCKS, 0,
-                                   ahead[(b + 1) % 2]);
+            load(b + 1, 0, ahead[(b + 1) % DEPTH]);
         else
-            load_acts<W::WIDE, NT>(rows, b + 2 < BLOCKS ? unit : after, (b + 2) % BLOCKS, 0, ahead[b % 2]);
+            load(b + DEPTH, 0, ahead[b % DEPTH]);
     }
 
     __device__ __forceinline__ float unit_of_acts() const {
         return 1.0f;
+    }
+};
+
+/* Whose turn it is: for block b, 1 in the lanes whose column it is, else 0. Multiplying by it is a selection
+ * that leaves the integer pipe, which unpacks codes, alone. */
+template <int BLOCKS> struct Turns {
+    uint32_t is[BLOCKS];
+
+    __device__ __forceinline__ void start(int32_t column) {
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+            is[b] = not_before_here(column == b);
+    }
+    __device__ __forceinline__ void take(int b, const Acts &from, Acts &x) const {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x.b[i] = from.b[i] * is[b];
     }
 };
 
@@ -219,19 +259,23 @@ template <class W, class X, int NT, bool ONE> struct FetchActs {
 template <class W, class X> struct FetchActs<W, X, 1, true> {
     static constexpr int BLOCKS = W::UNIT_K / 32;
     Acts now[X::PLANES], ahead[X::PLANES];
+    Turns<BLOCKS> turns;
     int32_t planes, column;
 
     __device__ __forceinline__ void load(const ActRows<uint16_t, 1> &rows, int32_t unit) {
 #pragma unroll
         for (int plane = 0; plane < X::PLANES; plane++)
-            if (plane < planes && column < BLOCKS)
-                load_acts<W::WIDE, 1>(rows, unit, 0, plane, &ahead[plane]);
+            if (plane < planes && column < BLOCKS) {
+                const uint16_t *const at[1] = {rows.row[0] + unit};
+                load_acts<W, 1>(at, rows.k - unit, 0, plane * rows.plane_stride, &ahead[plane]);
+            }
     }
 
     __device__ __forceinline__ void start(const ActRows<uint16_t, 1> &rows, int32_t first, int32_t count,
                                           int lane) {
         planes = count;
         column = lane / 4;
+        turns.start(column);
 #pragma unroll
         for (int plane = 0; plane < X::PLANES; plane++)
             ahead[plane] = Acts{{0, 0, 0, 0}}; /* columns without a block stay so */
@@ -246,9 +290,7 @@ template <class W, class X> struct FetchActs<W, X, 1, true> {
     }
 
     __device__ __forceinline__ void take(const ActRows<uint16_t, 1> &, int b, int plane, Acts (&x)[1]) {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            x[0].b[i] = column == b ? now[plane].b[i] : 0;
+        turns.take(b, now[plane], x[0]);
     }
 
     __device__ __forceinline__ float unit_of_acts() const {
@@ -268,6 +310,7 @@ __device__ __forceinline__ float largest_of_warp(float value) {
 template <class W> struct FetchActs<W, F32, 1, true> {
     static constexpr int BLOCKS = W::UNIT_K / 32;
     Acts now[F32::PLANES];
+    Turns<BLOCKS> turns;
     float4 ahead[2];
     float factor; /* now's sum times it are the activations */
     int32_t column;
@@ -282,6 +325,7 @@ template <class W> struct FetchActs<W, F32, 1, true> {
 
     __device__ __forceinline__ void start(const ActRows<float, 1> &rows, int32_t first, int32_t, int lane) {
         column = lane / 4;
+        turns.start(column);
         load(rows, first);
     }
 
@@ -308,9 +352,7 @@ template <class W> struct FetchActs<W, F32, 1, true> {
     }
 
     __device__ __forceinline__ void take(const ActRows<float, 1> &, int b, int plane, Acts (&x)[1]) {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            x[0].b[i] = column == b ? now[plane].b[i] : 0;
+        turns.take(b, now[plane], x[0]);
     }
 
     __device__ __forceinline__ float unit_of_acts() const {
@@ -489,7 +531,8 @@ __device__ __forceinline__ void multiply_all(const struct fmk_linear_kernel_args
     __shared__ typename W::Slot rings[WARPS][W::AHEAD][R];
     __shared__ Sums<R, WARPS, ONE> sums;
     constexpr int BLOCKS_32 = W::UNIT_K / 32, PER_TILE = BLOCKS_32 / W::TILES;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    /* Kept, for what is made of them would be made anew in every unit. */
+    const int warp = not_before_here(threadIdx.x / 32), lane = not_before_here(threadIdx.x % 32);
     const int32_t blocks = count_blocks(args, args.glu ? 16 : 16 * R);
     const int32_t units = (args.k_packed + W::UNIT_K - 1) / W::UNIT_K;
     const int32_t planes = X::COUNTED ? args.planes : X::PLANES;
@@ -531,7 +574,7 @@ __device__ __forceinline__ void multiply_all(const struct fmk_linear_kernel_args
     using Fetch = FetchActs<W, X, NT, ONE>;
     Fetch fetch;
     ActRows<typename X::In, NT> rows = act_rows<typename X::In, W::WIDE, NT, ONE>(args, tokens, lane);
-    fetch.start(rows, W::UNIT_K * warp, planes, lane);
+    fetch.start(rows, W::UNIT_K * min(warp, units - 1), planes, lane); /* a warp without a unit uses none */
 
     int slot = 0, buffer = 0;
     for (int32_t block = blockIdx.x; block < blocks; block += gridDim.x) {

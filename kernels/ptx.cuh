@@ -43,6 +43,19 @@ __device__ __forceinline__ uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
     return *reinterpret_cast<uint32_t *>(&d);
 }
 
+/* Two f16 products, and differences. */
+__device__ __forceinline__ uint32_t mul_f16x2(uint32_t a, uint32_t b) {
+    uint32_t d;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+__device__ __forceinline__ uint32_t sub_f16x2(uint32_t a, uint32_t b) {
+    uint32_t d;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
 /* Products, sums and differences that are never contracted: dequantized values are bit-exact. */
 __device__ __forceinline__ float mul_rn(float a, float b) {
     return __fmul_rn(a, b);
@@ -135,6 +148,14 @@ __device__ __forceinline__ void mma_bf16(float d[4], const uint32_t a[4], uint32
                  : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]),
                    "f"(c[2]), "f"(c[3]));
+}
+
+/* The warp's 8 x 8 matrix of 16-bit numbers, of which a lane has two neighbours of row lane / 4, transposed.
+ */
+__device__ __forceinline__ uint32_t transpose_8x8(uint32_t pair) {
+    uint32_t transposed;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(pair));
+    return transposed;
 }
 
 /* ---- programmatic dependent launch; before sm_90 there is none, and the kernel before has ended ---- */

@@ -4,8 +4,10 @@
 #include "linear_mma.cuh"
 
 struct Q6k {
-    static constexpr int UNIT_K = FMK_Q6K_UNIT_K, UNIT_BYTES = FMK_Q6K_UNIT, TILES = 2, AHEAD = 1;
-    static constexpr bool WIDE = false; /* a step's 16 k are neighbours: they share a scale */
+    static constexpr int ACTS_AHEAD = 2, UNIT_K = FMK_Q6K_UNIT_K, UNIT_BYTES = FMK_Q6K_UNIT, TILES = 2,
+                         AHEAD = 1;
+    static constexpr bool WIDE = false, WHOLE_UNITS = true; /* a step's 16 k are neighbours: they share a
+                                                               scale */
     struct Slot {
         uint4 low[4][32], high[2][32];
         uint4 scales[16]; /* rows */
@@ -24,18 +26,18 @@ struct Q6k {
         return UNIT_BYTES;
     }
     static __device__ __forceinline__ const uint8_t *row_block(const struct fmk_linear_part &part,
-                                                               const uint8_t *data, int32_t row, int) {
-        return data + (uint64_t)(row / 16) * part.stride;
+                                                               const uint8_t *data, int32_t row, int lane) {
+        return data + (uint64_t)(row / 16) * part.stride + 16 * lane;
     }
     /* A tile is half a super-block. */
     static __device__ __forceinline__ void copy(const Place &, const uint8_t *from, int32_t, int tile,
                                                 bool shared, int lane, Slot &slot) {
 #pragma unroll
         for (int i = 2 * tile; i < 2 * tile + 2; i++)
-            copy_16_async(&slot.low[i][lane], from + FMK_T16_TILE * i + 16 * lane);
-        copy_16_async(&slot.high[tile][lane], from + FMK_Q6K_UNIT_HIGH + FMK_T16_TILE * tile + 16 * lane);
+            copy_16_async(&slot.low[i][lane], from + FMK_T16_TILE * i);
+        copy_16_async(&slot.high[tile][lane], from + FMK_Q6K_UNIT_HIGH + FMK_T16_TILE * tile);
         if (shared && lane < 18) /* the scales and, behind them, d */
-            copy_16_async(&slot.scales[0] + lane, from + FMK_Q6K_UNIT_SCALES + 16 * lane);
+            copy_16_async(&slot.scales[0] + lane, from + FMK_Q6K_UNIT_SCALES);
     }
 
     /* Four low bits, and above them two of the high word: pair i of step `step` of its two. */

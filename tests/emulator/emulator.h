@@ -271,6 +271,18 @@ inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
     };
     return difference(a, b) | difference(a >> 16, b >> 16) << 16;
 }
+inline uint32_t mul_f16x2(uint32_t a, uint32_t b) {
+    auto product = [](uint32_t x, uint32_t y) -> uint32_t {
+        return f32_to_f16(f16_to_f32(static_cast<uint16_t>(x)) * f16_to_f32(static_cast<uint16_t>(y)));
+    };
+    return product(a, b) | product(a >> 16, b >> 16) << 16;
+}
+inline uint32_t sub_f16x2(uint32_t a, uint32_t b) {
+    auto difference = [](uint32_t x, uint32_t y) -> uint32_t {
+        return f32_to_f16(f16_to_f32(static_cast<uint16_t>(x)) - f16_to_f32(static_cast<uint16_t>(y)));
+    };
+    return difference(a, b) | difference(a >> 16, b >> 16) << 16;
+}
 inline float mul_rn(float a, float b) {
     return a * b;
 }
@@ -342,6 +354,13 @@ inline void mma_f16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1, c
 }
 inline void mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1, const float c[4]) {
     emulator::mma_bf16(emulator::Mma{d, c, a, b0, b1});
+}
+
+inline uint32_t transpose_8x8(uint32_t pair) {
+    unsigned lane = emulator::self()->index.x % emulator::WARP, g = lane / 4, t = lane % 4;
+    uint32_t first = __shfl_sync(0xffffffff, pair, static_cast<int>(8 * t + g / 2));
+    uint32_t second = __shfl_sync(0xffffffff, pair, static_cast<int>(8 * t + 4 + g / 2));
+    return (first >> g % 2 * 16 & 0xffff) | (second >> g % 2 * 16 & 0xffff) << 16;
 }
 
 inline void allow_dependents() {}
