@@ -219,21 +219,23 @@ static void point_at_activations(const struct slab *slab, const struct fmk_cuda_
     }
 }
 
-/* Blocks that run at once walk over all of the rows' blocks, each over as many as another. */
+/* Blocks that run at once walk over all of the rows' blocks, each over as many as another. With one token,
+ * where there is little to do between two loads, each row block gets a block of its own, unless that would be
+ * less than two rounds: then those that run at once take what there is. */
 static uint32_t walkers(const struct slab *slab, int64_t blocks, int32_t resident, uint32_t y) {
-    if (!resident)
-        return (uint32_t)blocks;
     int64_t at_once = (int64_t)resident * fmk_cuda_of(slab->order.queue->ctx)->multiprocessors;
-    int64_t turns = fmk_max(1, (blocks * y * slab->experts + at_once - 1) / at_once);
+    int64_t all = blocks * y * slab->experts;
+    if (slab->plan->tile == 1)
+        return (uint32_t)(y * slab->experts == 1 && blocks < 2 * at_once ? fmk_min(blocks, at_once) : blocks);
+    int64_t turns = fmk_max(1, (all + at_once - 1) / at_once);
     return (uint32_t)((blocks + turns - 1) / turns);
 }
 
-/* Rows of weights and threads of a block, and blocks that run at once on a multiprocessor. 0: each row block
- * gets a block of its own, since with one token there is little to do between two loads. */
+/* Rows of weights and threads of a block, and blocks that run at once on a multiprocessor. */
 static const struct {
     int32_t rows, threads, resident;
 } variants[FMK_MMA_VARIANTS] = {
-    [FMK_MMA_16X1] = {16, 256, 0}, [FMK_MMA_32X1] = {32, 128, 0},  [FMK_MMA_16X8] = {16, 256, 3},
+    [FMK_MMA_16X1] = {16, 256, 3}, [FMK_MMA_32X1] = {32, 128, 5},  [FMK_MMA_16X8] = {16, 256, 3},
     [FMK_MMA_32X8] = {32, 128, 5}, [FMK_MMA_32X16] = {32, 128, 3}, [FMK_MMA_32X32] = {32, 128, 2},
 };
 
