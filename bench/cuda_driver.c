@@ -76,9 +76,10 @@ static void open_cublas(struct gpu *gpu) {
         (int (*)(void *, CUstream))dlsym(library, "cublasSetStream_v2");
     int (*set_workspace)(void *handle, void *workspace, size_t bytes) =
         (int (*)(void *, void *, size_t))dlsym(library, "cublasSetWorkspace_v2");
+    gpu->cublas_math = (int (*)(void *, int))dlsym(library, "cublasSetMathMode");
     gpu->gemm = (cublas_gemm *)dlsym(library, "cublasGemmEx");
     gpu->cublas_workspace = gpu_allocate(gpu, CUBLAS_WORKSPACE);
-    if (!create || !set_stream || !set_workspace || !gpu->gemm || create(&gpu->cublas) ||
+    if (!create || !set_stream || !set_workspace || !gpu->cublas_math || !gpu->gemm || create(&gpu->cublas) ||
         set_stream(gpu->cublas, gpu->stream) ||
         set_workspace(gpu->cublas, (void *)(uintptr_t)gpu->cublas_workspace, CUBLAS_WORKSPACE))
         quit(EXIT_REFUSED, "cuBLAS is there, but refuses to start");
@@ -197,6 +198,12 @@ struct timing gpu_time(const struct gpu *gpu, void (*call)(void *user, int i), v
 }
 
 /* ---- cuBLAS ---- */
+
+void gpu_cublas_sums(const struct gpu *gpu, bool fp32) {
+    enum { DEFAULT_MATH = 0, DISALLOW_REDUCED_PRECISION_REDUCTION = 16 }; /* cublas_api.h */
+    if (gpu->cublas)
+        gpu->cublas_math(gpu->cublas, fp32 ? DISALLOW_REDUCED_PRECISION_REDUCTION : DEFAULT_MATH);
+}
 
 void gpu_cublas(const struct gpu *gpu, uint64_t in, uint64_t weights, uint64_t out, int64_t m, int64_t n,
                 int64_t k) {

@@ -59,6 +59,7 @@ struct gpu {
     int capability, multiprocessors, l2_bytes, driver_version;
     CUevent events[GPU_EVENTS];
     void *cublas; /* its handle; NULL: there is no libcublas */
+    int (*cublas_math)(void *handle, int mode);
     cublas_gemm *gemm;
     uint64_t cublas_workspace;
 };
@@ -90,6 +91,10 @@ void gpu_graphs_time(const struct gpu *gpu, const struct gpu_graph *graphs, int 
                      double *samples);
 /* One graph alone, replayed 30 times, or 5 when a replay takes over 100 ms. */
 struct timing gpu_time(const struct gpu *gpu, void (*call)(void *user, int i), void *user, int calls);
+
+/* Whether cuBLAS must add up partial sums as floats (as the library has it), or may do so in f16 (its
+ * default). */
+void gpu_cublas_sums(const struct gpu *gpu, bool fp32);
 
 /* out[m][n] = in[m][k] . weights[n][k]^T in f16 by cuBLAS with float accumulation, rows without gaps. */
 void gpu_cublas(const struct gpu *gpu, uint64_t in, uint64_t weights, uint64_t out, int64_t m, int64_t n,

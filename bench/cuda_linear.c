@@ -114,6 +114,7 @@ struct shape {
     int64_t n, k;
     uint64_t in, half_in, out; /* half_in: for cuBLAS */
     double dense[MAX_LIST];    /* seconds, by m; 0 = no cuBLAS */
+    double fp32[MAX_LIST];     /* the same with partial sums in floats */
 };
 
 static void shape_open(struct shape *s, struct bench *bench, int64_t n, int64_t k) {
@@ -126,8 +127,12 @@ static void shape_open(struct shape *s, struct bench *bench, int64_t n, int64_t 
                         .in = gpu_random_normal(&bench->gpu, o->type, (uint64_t)(most * k)),
                         .out = gpu_allocate(&bench->gpu, (uint64_t)(most * n) * dtype_size(o->type))};
     s->half_in = o->type == FMK_F16 ? s->in : gpu_random_normal(&bench->gpu, FMK_F16, (uint64_t)(most * k));
-    if (bench->gpu.cublas)
+    if (bench->gpu.cublas) {
         dense_times(bench, n, k, s->half_in, s->out, s->dense);
+        gpu_cublas_sums(&bench->gpu, true);
+        dense_times(bench, n, k, s->half_in, s->out, s->fp32);
+        gpu_cublas_sums(&bench->gpu, false);
+    }
 }
 
 static void shape_close(struct shape *s, struct bench *bench) {
@@ -203,9 +208,9 @@ static void linear_format(struct bench *bench, const struct shape *s, const char
         printf(" %.2f | %.2f | %.2f | %.0f | %.0f%% |", 1e6 * plain, 1e6 * early, 1e6 * least,
                1e-9 * (double)copies.bytes / best, 100 * least / best);
         if (s->dense[i] > 0)
-            printf(" %.2f | %.2f |", 1e6 * s->dense[i], s->dense[i] / best);
+            printf(" %.2f | %.2f | %.2f |", 1e6 * s->dense[i], s->dense[i] / best, 1e6 * s->fp32[i]);
         else
-            printf(" | |");
+            printf(" | | |");
         printf(error < 0 ? " - |" : " %.1e |", error);
         printf(" %s |\n", kernel);
         fflush(stdout);
@@ -222,10 +227,11 @@ void bench_linear(struct bench *bench) {
         "us: median and tenths of a call in a graph; \"early\": with FMK_LINEAR_PDL; \"reader\": a kernel "
         "that only reads as many bytes; \"floor\": the larger of bytes / read rate and operations / cuBLAS "
         "rate; GB/s of weights and %% of the floor by the faster of both; \"x cuBLAS\": how many times as "
-        "fast as cuBLAS on f16 weights and activations; error: relative L2 from the reference kernel.\n\n"
+        "fast as cuBLAS on f16 weights and activations; \"fp32 sums\": cuBLAS told to add up partial sums as "
+        "floats, as the library does; error: relative L2 from the reference kernel.\n\n"
         "| weights | NxK | M | us | p10-p90 | early us | p10-p90 | reader us | early reader us | floor us "
-        "| GB/s | of floor | cuBLAS us | x cuBLAS | error | kernel |\n"
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| GB/s | of floor | cuBLAS us | x cuBLAS | fp32 sums us | error | kernel |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         type_name(o->type));
     for (int i = 0; i < o->num_shapes; i++) {
         struct shape shape;
