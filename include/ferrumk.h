@@ -339,7 +339,8 @@ typedef struct {
 
 /* fmk_vulkan_device.extras: what the VkDevice was made with beyond what is required. */
 enum {
-    FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1 /* VK_EXT_external_memory_host: BORROW of host memory */
+    FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1, /* VK_EXT_external_memory_host: BORROW of host memory */
+    FMK_VULKAN_SUBGROUP_SIZE_CONTROL = 2 /* VK_EXT_subgroup_size_control with its two features: faster */
 };
 
 /* A Vulkan device. The VkInstance is of version 1.2 or later; the VkDevice has the features

@@ -73,6 +73,34 @@ static bool has_extension(const struct fmk_vk_functions *vk, VkPhysicalDevice ph
     return found;
 }
 
+/* The size of subgroups nearest to 32 that a device lets kernels require, where these shuffle. */
+static uint32_t subgroup_of(const VkPhysicalDeviceVulkan11Properties *properties,
+                            const VkPhysicalDeviceSubgroupSizeControlPropertiesEXT *sizes,
+                            const VkPhysicalDeviceSubgroupSizeControlFeaturesEXT *features) {
+    if (!features->subgroupSizeControl || !features->computeFullSubgroups ||
+        !(sizes->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) ||
+        !(properties->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) ||
+        !(properties->subgroupSupportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT))
+        return 0;
+    uint32_t size = sizes->maxSubgroupSize < 32 ? sizes->maxSubgroupSize : 32;
+    return size < sizes->minSubgroupSize ? sizes->minSubgroupSize : size;
+}
+
+static void ask_subgroups(const struct fmk_vk_functions *vk, VkPhysicalDevice physical,
+                          struct fmk_vk_device_info *out) {
+    VkPhysicalDeviceSubgroupSizeControlPropertiesEXT sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                              .pNext = &sizes};
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT control = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &control};
+    vk->GetPhysicalDeviceProperties2(physical, &properties);
+    vk->GetPhysicalDeviceFeatures2(physical, &features);
+    out->subgroup = subgroup_of(&out->properties11, &sizes, &control);
+}
+
 void fmk_vk_device_ask(const struct fmk_vk_functions *vk, VkPhysicalDevice physical,
                        struct fmk_vk_device_info *out) {
     memset(out, 0, sizeof *out);
@@ -103,6 +131,8 @@ void fmk_vk_device_ask(const struct fmk_vk_functions *vk, VkPhysicalDevice physi
     vk->GetPhysicalDeviceFeatures2(physical, &features);
     out->features = features.features;
     out->features11.pNext = NULL;
+    if (has_extension(vk, physical, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME))
+        ask_subgroups(vk, physical, out);
 }
 
 /* What kernels/vulkan/args.h lets the kernels count on. */
@@ -233,8 +263,14 @@ static fmk_status make_device(struct fmk_context *ctx) {
                                      .queueFamilyIndex = family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroups = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT,
+        .subgroupSizeControl = VK_TRUE,
+        .computeFullSubgroups = VK_TRUE,
+    };
     VkPhysicalDeviceVulkan12Features features12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .pNext = info->subgroup ? &subgroups : NULL,
         .bufferDeviceAddress = VK_TRUE,
         .storageBuffer8BitAccess = VK_TRUE,
         .shaderFloat16 = info->features12.shaderFloat16,
@@ -251,13 +287,22 @@ static fmk_status make_device(struct fmk_context *ctx) {
         .features.shaderInt64 = VK_TRUE,
         .features.shaderInt16 = info->features.shaderInt16,
     };
-    const char *extensions[] = {VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME};
+    const char *extensions[2];
+    uint32_t extras = 0, count = 0;
+    if (info->import_alignment) {
+        extensions[count++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
+        extras |= FMK_VULKAN_EXTERNAL_MEMORY_HOST;
+    }
+    if (info->subgroup) {
+        extensions[count++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
+        extras |= FMK_VULKAN_SUBGROUP_SIZE_CONTROL;
+    }
     VkDeviceCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .pNext = &features,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = info->import_alignment ? 1 : 0,
+        .enabledExtensionCount = count,
         .ppEnabledExtensionNames = extensions,
     };
     VkResult result = vulkan->vk.CreateDevice(vulkan->physical, &create, NULL, &vulkan->device);
@@ -270,7 +315,7 @@ static fmk_status make_device(struct fmk_context *ctx) {
     vulkan->handles = (fmk_vulkan_device){
         .struct_size = sizeof vulkan->handles,
         .queue_family = family,
-        .extras = info->import_alignment ? FMK_VULKAN_EXTERNAL_MEMORY_HOST : 0,
+        .extras = extras,
         .get_instance_proc_addr = (void (*)(void))vulkan->vk.GetInstanceProcAddr,
         .instance = vulkan->instance,
         .physical_device = vulkan->physical,
@@ -313,8 +358,10 @@ static fmk_status read_handles(const void *native, fmk_vulkan_device *h) {
     if (!h->lock_queue != !h->unlock_queue)
         return fmk_fail(FMK_EINVAL, "native.%s is NULL; give both or neither",
                         h->lock_queue ? "unlock_queue" : "lock_queue");
-    if (h->extras & ~(uint32_t)FMK_VULKAN_EXTERNAL_MEMORY_HOST)
-        return fmk_fail(FMK_EINVAL, "native.extras 0x%x has bits that are none of EXTERNAL_MEMORY_HOST 1",
+    if (h->extras & ~(uint32_t)(FMK_VULKAN_EXTERNAL_MEMORY_HOST | FMK_VULKAN_SUBGROUP_SIZE_CONTROL))
+        return fmk_fail(FMK_EINVAL,
+                        "native.extras 0x%x has bits that are none of EXTERNAL_MEMORY_HOST 1 and "
+                        "SUBGROUP_SIZE_CONTROL 2",
                         h->extras);
     return FMK_OK;
 }
@@ -349,6 +396,8 @@ static fmk_status open_given(struct fmk_context *ctx, const void *native) {
     fmk_vk_device_ask(&vulkan->vk, vulkan->physical, &vulkan->info);
     if (!(h->extras & FMK_VULKAN_EXTERNAL_MEMORY_HOST))
         vulkan->info.import_alignment = 0;
+    if (!(h->extras & FMK_VULKAN_SUBGROUP_SIZE_CONTROL))
+        vulkan->info.subgroup = 0;
     status = fmk_vk_device_serves(&vulkan->info);
     if (!status)
         status = check_family(vulkan, h->queue_family);
@@ -375,6 +424,8 @@ fmk_status fmk_vk_device_open(struct fmk_context *ctx, const fmk_context_desc *d
     vulkan->vk.GetPhysicalDeviceMemoryProperties(vulkan->physical, &vulkan->memory);
     if (vulkan->info.import_alignment && vulkan->vk.GetMemoryHostPointerPropertiesEXT)
         ctx->features |= FMK_VK_IMPORT;
+    if (vulkan->info.subgroup)
+        ctx->features |= FMK_VK_SUBGROUPS;
     ctx->features &= ~fmk_vk_features_of(desc->disable);
     fmk_context_info_t *info = &ctx->info;
     info->struct_size = sizeof *info;

@@ -25,6 +25,7 @@ struct fmk_vk_device_info {
     VkPhysicalDeviceVulkan12Features features12;
     uint64_t most_allocation;  /* bytes of one */
     uint64_t import_alignment; /* 0: host memory cannot be imported */
+    uint32_t subgroup; /* the size that kernels ask for; 0: none can be asked for, or they do not shuffle */
 };
 
 struct fmk_vulkan {

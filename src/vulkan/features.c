@@ -8,6 +8,7 @@ static const struct {
     const char *name;
 } words[] = {
     {FMK_VK_IMPORT, "import"},
+    {FMK_VK_SUBGROUPS, "subgroups"},
 };
 enum { WORDS = sizeof words / sizeof words[0] };
 

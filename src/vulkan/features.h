@@ -9,12 +9,13 @@
 #include <stdint.h>
 
 enum fmk_vulkan_feature {
-    FMK_VK_IMPORT = 1 /* VK_EXT_external_memory_host: host memory read where it lies */
+    FMK_VK_IMPORT = 1,   /* VK_EXT_external_memory_host: host memory read where it lies */
+    FMK_VK_SUBGROUPS = 2 /* VK_EXT_subgroup_size_control: shuffles in subgroups of a known size */
 };
 
-/* The features that a list like "import" (or NULL) names; other words count as nothing. */
+/* The features that a list like "import,subgroups" (or NULL) names; other words count as nothing. */
 uint32_t fmk_vk_features_of(const char *list);
-/* "import" of a set. */
+/* "import,subgroups" of a set. */
 void fmk_vk_feature_names(uint32_t features, char *text, size_t cap);
 
 #endif

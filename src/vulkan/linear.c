@@ -13,6 +13,10 @@ enum {
     GEMM_THREADS = 64, /* with the smallest tile: so many tokens, of routed calls */
     GEMM_ROWS = 64,
     GEMM_TOKENS = 32,
+    LARGE_THREADS = 256, /* with the largest, for more tokens than half of it has */
+    LARGE_ROWS = 128,
+    LARGE_TOKENS = 128,
+    LARGE_SHARED = 32768, /* bytes of shared memory that it takes */
     PLAIN_THREADS = 64,
     PLAIN_TOKENS = 8,
     ROWS_THREADS = 128, /* gather, glu, reduce */
@@ -197,17 +201,29 @@ static bool in_vectors(const struct fmk_packed *part) {
     return (address(part->data) | part->stride | part->expert_stride) % multiple[part->layout->family] == 0;
 }
 
+/* The tile of a gemm and who works on it. Sums do not depend on it. */
+static void set_tile(const struct slab *slab, int64_t rows, uint32_t *constants) {
+    const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
+    bool large = !slab->plan->routed && rows > LARGE_TOKENS / 2 &&
+                 limits->maxComputeSharedMemorySize >= LARGE_SHARED &&
+                 limits->maxComputeWorkGroupInvocations >= LARGE_THREADS &&
+                 limits->maxComputeWorkGroupSize[0] >= LARGE_THREADS;
+    constants[FMK_VK_SPEC_THREADS] = large ? LARGE_THREADS : GEMM_THREADS;
+    constants[FMK_VK_SPEC_ROWS] = large ? LARGE_ROWS : GEMM_ROWS;
+    constants[FMK_VK_SPEC_TOKENS] = large ? LARGE_TOKENS : GEMM_TOKENS;
+}
+
 static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct fmk_vk_product *product,
                                           int64_t rows) {
     const struct fmk_vk_plan *plan = slab->plan;
     const struct fmk_packed *part = &plan->w->parts[product->part];
     bool gemv = product->path == FMK_VULKAN_GEMV, dense = part->layout->family == FMK_FAMILY_DENSE;
     bool int4 = part->layout->family == FMK_FAMILY_INT4;
-    struct fmk_vk_kernel kernel = kernel_of((gemv ? FMK_VK_GEMV : FMK_VK_GEMM) + part->layout->family,
-                                            gemv ? GEMV_THREADS : GEMM_THREADS);
+    const struct fmk_context *ctx = slab->order->queue->ctx;
+    bool subgroups = ctx->features & FMK_VK_SUBGROUPS;
+    uint32_t module = !gemv ? FMK_VK_GEMM : subgroups ? FMK_VK_GEMV_SUBGROUPS : FMK_VK_GEMV;
+    struct fmk_vk_kernel kernel = kernel_of(module + part->layout->family, GEMV_THREADS);
     uint32_t *constants = kernel.constants;
-    constants[FMK_VK_SPEC_ROWS] = gemv ? GEMV_ROWS : GEMM_ROWS;
-    constants[FMK_VK_SPEC_TOKENS] = gemv ? run_of_tokens(slab, rows) : GEMM_TOKENS;
     constants[FMK_VK_SPEC_IN_TYPE] = (uint32_t)plan->call->args.in_type;
     constants[FMK_VK_SPEC_WEIGHT_TYPE] = dense || int4 ? (uint32_t)part->dtype : 0;
     constants[FMK_VK_SPEC_GLU] = product->glu;
@@ -215,8 +231,14 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
     constants[FMK_VK_SPEC_ROUTED] = plan->routed;
     constants[FMK_VK_SPEC_VECTORS] =
         in_vectors(part) && (!product->glu || in_vectors(&plan->w->parts[product->part + 1]));
+    constants[FMK_VK_SPEC_NATIVE_HALF] = fmk_vulkan_of(ctx)->info.properties12.shaderDenormPreserveFloat16;
+    if (!gemv)
+        set_tile(slab, rows, constants);
     if (gemv) {
+        constants[FMK_VK_SPEC_ROWS] = GEMV_ROWS;
+        constants[FMK_VK_SPEC_TOKENS] = run_of_tokens(slab, rows);
         constants[FMK_VK_SPEC_LANES] = GEMV_LANES;
+        constants[FMK_VK_SPEC_SUBGROUP] = subgroups ? fmk_vulkan_of(ctx)->info.subgroup : 0;
         constants[FMK_VK_SPEC_SCALED] =
             constants[FMK_VK_SPEC_TOKENS] > 2 || plan->call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
     }

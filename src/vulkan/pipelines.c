@@ -31,6 +31,14 @@ static const struct {
     [FMK_VK_GEMV + 1] = {"gemv_int4", fmk_gemv_int4_spv, fmk_gemv_int4_spv_end},
     [FMK_VK_GEMV + 2] = {"gemv_q4k", fmk_gemv_q4k_spv, fmk_gemv_q4k_spv_end},
     [FMK_VK_GEMV + 3] = {"gemv_q6k", fmk_gemv_q6k_spv, fmk_gemv_q6k_spv_end},
+    [FMK_VK_GEMV_SUBGROUPS + 0] = {"gemv_dense_subgroups", fmk_gemv_dense_subgroups_spv,
+                                   fmk_gemv_dense_subgroups_spv_end},
+    [FMK_VK_GEMV_SUBGROUPS + 1] = {"gemv_int4_subgroups", fmk_gemv_int4_subgroups_spv,
+                                   fmk_gemv_int4_subgroups_spv_end},
+    [FMK_VK_GEMV_SUBGROUPS + 2] = {"gemv_q4k_subgroups", fmk_gemv_q4k_subgroups_spv,
+                                   fmk_gemv_q4k_subgroups_spv_end},
+    [FMK_VK_GEMV_SUBGROUPS + 3] = {"gemv_q6k_subgroups", fmk_gemv_q6k_subgroups_spv,
+                                   fmk_gemv_q6k_subgroups_spv_end},
     [FMK_VK_GEMM + 0] = {"gemm_dense", fmk_gemm_dense_spv, fmk_gemm_dense_spv_end},
     [FMK_VK_GEMM + 1] = {"gemm_int4", fmk_gemm_int4_spv, fmk_gemm_int4_spv_end},
     [FMK_VK_GEMM + 2] = {"gemm_q4k", fmk_gemm_q4k_spv, fmk_gemm_q4k_spv_end},
@@ -98,6 +106,10 @@ static VkResult create(const struct fmk_vulkan *vulkan, const struct fmk_vk_kern
     for (uint32_t i = 0; i < FMK_VK_SPECS; i++)
         entries[i] = (VkSpecializationMapEntry){i, 4 * i, 4};
     VkSpecializationInfo constants = {FMK_VK_SPECS, entries, sizeof kernel->constants, kernel->constants};
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfoEXT subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO_EXT,
+        .requiredSubgroupSize = kernel->constants[FMK_VK_SPEC_SUBGROUP],
+    };
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage =
@@ -109,6 +121,10 @@ static VkResult create(const struct fmk_vulkan *vulkan, const struct fmk_vk_kern
             },
         .layout = vulkan->pipelines->layout,
     };
+    if (subgroup.requiredSubgroupSize) {
+        info.stage.pNext = &subgroup;
+        info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT;
+    }
     VkResult result = vk->CreateShaderModule(vulkan->device, &code, NULL, &info.stage.module);
     if (result)
         return result;
