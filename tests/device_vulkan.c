@@ -161,14 +161,14 @@ static VkInstance make_instance(void) {
 
 /* ---- device ---- */
 
-static bool has_import(VkPhysicalDevice physical) {
+static bool has_extension(VkPhysicalDevice physical, const char *name) {
     uint32_t count = 0;
     bool found = false;
     VK(EnumerateDeviceExtensionProperties(physical, NULL, &count, NULL));
     VkExtensionProperties *all = calloc(count + 1, sizeof *all);
     VK(EnumerateDeviceExtensionProperties(physical, NULL, &count, all));
     for (uint32_t i = 0; i < count; i++)
-        found |= !strcmp(all[i].extensionName, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
+        found |= !strcmp(all[i].extensionName, name);
     free(all);
     return found;
 }
@@ -183,7 +183,7 @@ static uint32_t compute_family(VkPhysicalDevice physical) {
     return i;
 }
 
-/* What is required of a caller's device, and no more. */
+/* What is required of a caller's device, and of the rest what `extras` has bits for. */
 static void make_device(VkInstance instance) {
     VkPhysicalDevice physical;
     uint32_t count = 1;
@@ -195,8 +195,17 @@ static void make_device(VkInstance instance) {
                                      .queueFamilyIndex = family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
+    bool import = has_extension(physical, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
+    bool sizes = has_extension(physical, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroups = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT};
+    VkPhysicalDeviceFeatures2 has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                     .pNext = sizes ? &subgroups : NULL};
+    vk.GetPhysicalDeviceFeatures2(physical, &has);
+    sizes = subgroups.subgroupSizeControl && subgroups.computeFullSubgroups;
     VkPhysicalDeviceVulkan12Features features12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .pNext = sizes ? &subgroups : NULL,
         .bufferDeviceAddress = VK_TRUE,
         .storageBuffer8BitAccess = VK_TRUE,
     };
@@ -208,14 +217,22 @@ static void make_device(VkInstance instance) {
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
                                           .pNext = &features11,
                                           .features.shaderInt64 = VK_TRUE};
-    const char *extensions[] = {VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME};
-    bool import = has_import(physical);
+    const char *extensions[2];
+    uint32_t extras = 0, enabled = 0;
+    if (import) {
+        extensions[enabled++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
+        extras |= FMK_VULKAN_EXTERNAL_MEMORY_HOST;
+    }
+    if (sizes) {
+        extensions[enabled++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
+        extras |= FMK_VULKAN_SUBGROUP_SIZE_CONTROL;
+    }
     VkDeviceCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .pNext = &features,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = import,
+        .enabledExtensionCount = enabled,
         .ppEnabledExtensionNames = extensions,
     };
     VkDevice device;
@@ -226,7 +243,7 @@ static void make_device(VkInstance instance) {
     handles = (fmk_vulkan_device){
         .struct_size = sizeof handles,
         .queue_family = family,
-        .extras = import ? FMK_VULKAN_EXTERNAL_MEMORY_HOST : 0,
+        .extras = extras,
         .instance = instance,
         .physical_device = physical,
         .device = device,
