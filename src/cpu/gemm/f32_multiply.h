@@ -36,6 +36,7 @@ FMK_INLINE void f32_multiply(const struct f32_strip *strip, const float *x, int3
             sum[t][v] = no_floats();
     int32_t k = 0;
     for (; k + 4 <= count; k += 4) {
+        fmk_lines_next(lines); /* a sheet of f16 is 512 lines, and 16 tokens are 256 turns */
         fmk_lines_next(lines);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++)

@@ -78,6 +78,7 @@ FMK_INLINE void i16_multiply(const struct i16_strip *strip, struct i16_runs runs
             for (int v = 0; v < V; v++)
                 sum[t][v] = no_ints();
         for (int32_t p = run * runs.length / 2; p < end / 2; p += 4) { /* runs are of whole 32 k */
+            fmk_lines_next(lines); /* a sheet of Q6_K is 210 lines, and 16 tokens are 128 turns */
             fmk_lines_next(lines);
             i16_pairs(strip, x, p, sum, T, V);
         }
