@@ -25,6 +25,7 @@ FERRUMK = sys.argv.pop(1)
 DEFAULT_BOUND, EXACT_BOUND = 6e-3, 1e-6
 SEED = 7
 EMULATOR = os.environ.get("FERRUMK_TEST_EMULATOR")
+VULKAN = os.environ.get("FERRUMK_TEST_VULKAN") == "1"
 GPU = os.environ.get("FERRUMK_TEST_BACKEND") == "cuda"
 backend = "cpu"  # of the class whose tests are run
 
@@ -585,6 +586,37 @@ class Cuda(Files):
         folder = self.at("gptq")
         ferrumk("quantize", self.llama, folder, "--format", "gptq")
         ferrumk("verify", folder, "--m", "1,40")
+
+    def test_explain(self):
+        self.check_explain()
+
+    def test_bench(self):
+        self.check_bench()
+
+
+@unittest.skipUnless(VULKAN, "FERRUMK_TEST_VULKAN is not 1")
+class Vulkan(Files):
+    """The same on Vulkan: on Mesa's lavapipe where there is no GPU."""
+    backend = "vulkan"
+
+    def test_devices(self):
+        answer = json.loads(ferrumk("devices", "--json").stdout)
+        devices = [d for d in answer["devices"] if d["backend"] == "vulkan"]
+        self.assertEqual([d["device"] for d in devices], list(range(len(devices))))
+        self.assertTrue(all(d["found"] and d["name"] for d in devices))
+
+    def test_run(self):
+        self.check_projection(self.gguf, "blk.0.ffn_down", self.f32)
+        self.check_projection(self.gguf, "blk.0.odd", self.odd)
+        self.check_projection(self.gguf, "blk.0.ffn_up_exps.weight", self.experts[2], "--expert", 2)
+
+    def test_run_act_order(self):
+        self.check_act_order()
+
+    def test_verify(self):
+        path = self.at("q4_k.gguf")
+        ferrumk("quantize", self.gguf, path, "--format", "q4_k")
+        ferrumk("verify", path)
 
     def test_explain(self):
         self.check_explain()
