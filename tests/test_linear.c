@@ -408,6 +408,49 @@ static void test_explain(void **state) {
     close_bench(&b);
 }
 
+/* More rows than a task of the CPU takes, in one call and in pieces of 16 and more, which choose the same
+ * kernels: the bits are the same, also with gate and up, and in the least workspace. */
+static void test_many_rows(void **state) {
+    (void)state;
+    if (on_gpu()) { /* the plan depends on m and on the workspace */
+        skip();
+        return;
+    }
+    struct ref_rng rng = ref_rng_start("linear/many_rows");
+    enum { M = 1100, N = 80, K = 512 };
+    static const int64_t pieces[] = {16, 37, 600, M - 653};
+    struct bench b = open_bench(3);
+    for (int s = 0; s < NUM_SAMPLES; s += quick() ? 4 : 1) {
+        struct ref_weight parts[2];
+        int64_t n = samples[s].spec.format == FMK_FORMAT_MARLIN ? 64 : N;
+        make_sample(&parts[0], s, n, K, &rng);
+        make_sample(&parts[1], s, n, K, &rng);
+        fmk_weight *weight = make_weight(&b, parts, 2, FMK_WEIGHT_GLU);
+        struct matrix in = random_matrix(FMK_F32, M, K, K, &rng);
+        for (int act = 0; act < 2; act++) {
+            int64_t width = act ? n : 2 * n, row = 0;
+            struct matrix whole = matrix(FMK_F32, M, width, width), out = matrix(FMK_F32, M, width, width);
+            fmk_linear_args args = args_of(&in, &whole, M);
+            args.act = act ? FMK_ACT_SILU_MUL : FMK_ACT_NONE;
+            OK(call(&b, weight, &args, true));
+            for (int i = 0; i < 4; row += pieces[i++]) {
+                args.m = pieces[i];
+                args.in = buffer(in.data + row * K * 4, (size_t)(pieces[i] * K * 4));
+                args.out = buffer(out.data + row * width * 4, (size_t)(pieces[i] * width * 4));
+                OK(call(&b, weight, &args, i != 1));
+            }
+            assert_memory_equal(whole.data, out.data, whole.size);
+            free_matrix(&whole);
+            free_matrix(&out);
+        }
+        free_matrix(&in);
+        fmk_weight_destroy(weight, b.queue);
+        ref_free(&parts[0]);
+        ref_free(&parts[1]);
+    }
+    close_bench(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formats),
@@ -416,6 +459,7 @@ int main(void) {
         cmocka_unit_test(test_glu),
         cmocka_unit_test(test_gather_and_device_m),
         cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_many_rows),
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_explain),
