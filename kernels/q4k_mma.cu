@@ -295,7 +295,7 @@ extern "C" __global__ __launch_bounds__(256, 3) void q4k_f16_16x8(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_mma<Q4k<2>, F16, 1, 1, 8>(args);
 }
-extern "C" __global__ __launch_bounds__(128, 4) void q4k_f16_32x8(
+extern "C" __global__ __launch_bounds__(128, 5) void q4k_f16_32x8(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_mma<Q4k<1>, F16, 2, 1, 4>(args);
 }
