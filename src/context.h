@@ -65,7 +65,11 @@ struct fmk_backend_row {
     /* Weights (weight.c, packed.c). The pointers of a projection are addresses in the backend's memory. */
     uint32_t storage_align; /* of packed bytes: a multiple of FMK_STORAGE_ALIGN */
     /* Whether bytes can be used where this tensor has them. */
-    bool (*borrows)(const fmk_tensor *tensor);
+    bool (*borrows)(struct fmk_context *ctx, const fmk_tensor *tensor);
+    /* Host memory that `borrows` accepted: *address is where the device finds it, *held what keeps it there
+     * until `unborrow`. NULL: it is found where it is. */
+    fmk_status (*borrow)(struct fmk_context *ctx, uint64_t at, uint64_t size, uint64_t *address, void **held);
+    void (*unborrow)(struct fmk_context *ctx, void *held);
     /* Whether a tensor lies where it says; `name` is for the sentence. NULL: memory DEVICE is not accepted,
      * and the rest is believed. */
     fmk_status (*check_tensor)(struct fmk_context *ctx, const char *name, const fmk_tensor *tensor);

@@ -363,8 +363,8 @@ static fmk_status check_told(const fmk_weight_desc *desc, const fmk_part *part,
 }
 
 /* Bytes in host memory are no use to a device: BORROW copies them. */
-static bool borrows(const struct fmk_context *ctx, const fmk_weight_desc *desc, const fmk_part *part) {
-    return desc->flags & FMK_WEIGHT_BORROW && ctx->backend->borrows(&part->qweight);
+static bool borrows(struct fmk_context *ctx, const fmk_weight_desc *desc, const fmk_part *part) {
+    return desc->flags & FMK_WEIGHT_BORROW && ctx->backend->borrows(ctx, &part->qweight);
 }
 
 fmk_status fmk_packed_storage(struct fmk_context *ctx, const fmk_weight_desc *desc, const fmk_part *part,
@@ -406,6 +406,8 @@ fmk_status fmk_packed_read(struct fmk_weight **out, struct fmk_queue *queue, con
     status = fmk_weight_new(&weight, queue->ctx, header.num_parts, header.num_experts, header.glu);
     if (status)
         return status;
+    if (borrow && queue->ctx->backend->borrow && part->qweight.memory != FMK_MEM_DEVICE)
+        status = queue->ctx->backend->borrow(queue->ctx, base, header.size, &base, &weight->held[0]);
     if (!borrow) {
         status = fmk_weight_give_storage(weight, queue, desc, header.size);
         base = weight->storage;

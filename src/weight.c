@@ -16,10 +16,10 @@ static bool adds_bias(const fmk_weight_desc *desc, const struct fmk_source *sour
            (desc->apply_bias > 0 || source->part.k_begin == 0);
 }
 
-static bool may_borrow(const struct fmk_context *ctx, const fmk_weight_desc *desc,
+static bool may_borrow(struct fmk_context *ctx, const fmk_weight_desc *desc,
                        const struct fmk_source *source) {
     return desc->flags & FMK_WEIGHT_BORROW && !source->part.n_order.data.handle &&
-           ctx->backend->borrows(&source->part.qweight);
+           ctx->backend->borrows(ctx, &source->part.qweight);
 }
 
 /* Everything that one creation needs while it lasts. */
@@ -225,10 +225,12 @@ fmk_status fmk_weight_new(struct fmk_weight **out, struct fmk_context *ctx, int3
     struct fmk_weight *weight = calloc(1, sizeof *weight);
     struct fmk_packed *parts = calloc((size_t)num_parts, sizeof *parts);
     fmk_part_info *infos = calloc((size_t)num_parts, sizeof *infos);
-    if (!weight || !parts || !infos) {
+    void **held = calloc((size_t)num_parts, sizeof *held);
+    if (!weight || !parts || !infos || !held) {
         free(weight);
         free(parts);
         free(infos);
+        free(held);
         return fmk_no_memory(sizeof *weight, "a weight");
     }
     atomic_init(&weight->references, 1);
@@ -238,6 +240,7 @@ fmk_status fmk_weight_new(struct fmk_weight **out, struct fmk_context *ctx, int3
     weight->projection.glu = glu;
     weight->projection.parts = parts;
     weight->infos = infos;
+    weight->held = held;
     fmk_context_retain(ctx);
     *out = weight;
     return FMK_OK;
@@ -300,6 +303,22 @@ static void attach(const struct fmk_weight *weight, const struct fmk_source *sou
     packed->expert_stride = source->part.qweight.expert_stride;
 }
 
+/* Brings what is borrowed from the host within the device's reach. */
+static fmk_status hold(struct fmk_weight *weight, int32_t i, struct fmk_source *source) {
+    struct fmk_source_tensor tensors[FMK_SOURCE_TENSORS];
+    fmk_source_tensors(source, tensors);
+    const fmk_tensor *tensor = tensors[0].tensor;
+    if (!weight->ctx->backend->borrow || tensor->memory == FMK_MEM_DEVICE)
+        return FMK_OK;
+    uint64_t begin = tensor->data.handle + tensor->data.offset, address;
+    uint64_t size = (uint64_t)tensors[0].bytes + (uint64_t)(source->experts - 1) * tensor->expert_stride;
+    fmk_status status = weight->ctx->backend->borrow(weight->ctx, begin, size, &address, &weight->held[i]);
+    struct fmk_packed *packed = &weight->projection.parts[i];
+    if (!status)
+        packed->data = (const uint8_t *)((uintptr_t)packed->data - begin + address);
+    return status ? fmk_fail_in(status, "parts[%d].qweight", i) : FMK_OK;
+}
+
 static void describe(struct fmk_weight *weight, int32_t i, const struct fmk_source *source,
                      int64_t n_offset) {
     const struct fmk_packed *packed = &weight->projection.parts[i];
@@ -342,7 +361,9 @@ static fmk_status fill(struct fmk_weight *weight, struct fmk_queue *queue, const
     for (int32_t i = 0; i < projection->num_parts; i++) {
         const struct fmk_packed *packed = &projection->parts[i];
         struct fmk_fill part = {&build->sources[i], packed, !build->borrowed[i], &progress};
-        fmk_status status = weight->ctx->backend->fill(queue, &part);
+        fmk_status status = build->borrowed[i] ? hold(weight, i, &build->sources[i]) : FMK_OK;
+        if (!status)
+            status = weight->ctx->backend->fill(queue, &part);
         if (status)
             return status;
         describe(weight, i, &build->sources[i], n_offset);
@@ -463,14 +484,19 @@ void fmk_weight_destroy(fmk_weight *weight, fmk_queue *queue) {
         return;
     struct fmk_context *ctx = weight->ctx;
     /* A caller's allocator knows of streams; our own memory goes back when nothing uses it any more. */
-    bool wait = weight->owns_storage && !ctx->allocator.release;
+    bool wait =
+        (weight->owns_storage && !ctx->allocator.release) || (weight->borrowed && ctx->backend->unborrow);
     if (ctx->backend->retire)
         ctx->backend->retire(ctx, wait ? queue : NULL, weight->pending);
     if (weight->owns_storage)
         fmk_context_release(ctx, queue ? queue->native : weight->native, weight->storage_handle,
                             weight->storage_size);
+    for (int32_t i = 0; i < weight->projection.num_parts; i++)
+        if (weight->held[i])
+            ctx->backend->unborrow(ctx, weight->held[i]);
     fmk_checkpoint_release(weight->source);
     fmk_context_destroy(ctx);
+    free(weight->held);
     free(weight->projection.parts);
     free(weight->infos);
     free(weight);

@@ -19,6 +19,7 @@ struct fmk_weight {
     fmk_part_info *infos;           /* [num_parts] */
     uint64_t storage, storage_size; /* the packed bytes' address; 0 when all is borrowed */
     uint64_t storage_handle;        /* what the allocator answered, where owns_storage */
+    void **held;                    /* [num_parts]: what the backend's `borrow` holds, or NULL */
     void *native;                   /* the queue's, for the allocator */
     void *pending;                  /* what the backend may still be at: its `finish` made it; or NULL */
     bool owns_storage;

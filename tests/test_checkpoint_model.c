@@ -451,7 +451,8 @@ static void test_arguments(void **state) {
     OK(fmk_model_load(&model, queue, c, &borrow));
     fmk_checkpoint_close(c);
     OK(fmk_weight_info(weight, &info));
-    assert_int_equal(info.borrowed, !on_gpu()); /* the map is not the device's memory */
+    if (test_backend() != FMK_BACKEND_VULKAN)       /* whose drivers may take the map, or not */
+        assert_int_equal(info.borrowed, !on_gpu()); /* the map is not the device's memory */
     static float values[HIDDEN * HIDDEN];
     fmk_buffer out = buffer(values, sizeof values);
     OK(run_dequantize(queue, weight, 0, &out, FMK_F32, 0));

@@ -4,7 +4,7 @@
 
 #include "../context.h"
 
-bool fmk_cpu_borrows(const fmk_tensor *tensor);
+bool fmk_cpu_borrows(struct fmk_context *ctx, const fmk_tensor *tensor);
 fmk_status fmk_cpu_fill(struct fmk_queue *queue, const struct fmk_fill *fill);
 fmk_status fmk_cpu_write(struct fmk_queue *queue, uint64_t to, const fmk_tensor *from, uint64_t size,
                          struct fmk_progress *progress);

@@ -10,7 +10,8 @@
 
 /* ---- where tensors are ---- */
 
-bool fmk_cuda_borrows(const fmk_tensor *tensor) {
+bool fmk_cuda_borrows(struct fmk_context *ctx, const fmk_tensor *tensor) {
+    (void)ctx;
     uint64_t size = (uint64_t)fmk_max(1, fmk_dtype_size(tensor->dtype));
     return tensor->memory == FMK_MEM_DEVICE && (tensor->data.handle + tensor->data.offset) % size == 0 &&
            tensor->expert_stride % size == 0;

@@ -4,7 +4,7 @@
 
 #include "../context.h"
 
-bool fmk_cuda_borrows(const fmk_tensor *tensor);
+bool fmk_cuda_borrows(struct fmk_context *ctx, const fmk_tensor *tensor);
 fmk_status fmk_cuda_check_tensor(struct fmk_context *ctx, const char *name, const fmk_tensor *tensor);
 fmk_status fmk_cuda_check_queue(struct fmk_queue *queue);
 fmk_status fmk_cuda_fill(struct fmk_queue *queue, const struct fmk_fill *fill);

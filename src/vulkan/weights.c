@@ -3,18 +3,56 @@
 #include "../abi.h"
 #include "../error.h"
 #include "../parallel.h"
+#include "memory.h"
 #include "staging.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ROWS_PER_TASK = 64 }; /* a multiple of every layout's panel */
 
 /* What the kernels can read where it lies: see kernels/vulkan/args.h. */
-bool fmk_vk_borrows(const fmk_tensor *tensor) {
+bool fmk_vk_borrows(struct fmk_context *ctx, const fmk_tensor *tensor) {
     uint64_t size = (uint64_t)fmk_max(4, fmk_dtype_size(tensor->dtype));
-    return tensor->memory == FMK_MEM_DEVICE && (tensor->data.handle + tensor->data.offset) % size == 0 &&
-           tensor->expert_stride % size == 0;
+    uint64_t address = tensor->data.handle + tensor->data.offset;
+    if (address % size || tensor->expert_stride % size)
+        return false;
+    if (tensor->memory == FMK_MEM_DEVICE)
+        return true;
+    if (!address || !(ctx->features & FMK_VK_IMPORT))
+        return false;
+    char before[512]; /* to be told no is no failure */
+    snprintf(before, sizeof before, "%s", fmk_last_error());
+    struct fmk_vk_buffer probe; /* a page of it: not every driver takes the pages of a mapped file */
+    bool taken = !fmk_vk_buffer_import(ctx, (const void *)(uintptr_t)address, 1, &probe);
+    if (taken)
+        fmk_vk_buffer_free(ctx, &probe);
+    else
+        fmk_log(ctx, 0, "BORROW: the bytes are copied: %s", fmk_last_error());
+    fmk_fail(FMK_OK, "%s", before);
+    return taken;
+}
+
+fmk_status fmk_vk_borrow(struct fmk_context *ctx, uint64_t at, uint64_t size, uint64_t *address,
+                         void **held) {
+    struct fmk_vk_buffer *buffer = malloc(sizeof *buffer);
+    if (!buffer)
+        return fmk_no_memory(sizeof *buffer, "a buffer of host memory");
+    fmk_status status = fmk_vk_buffer_import(ctx, (const void *)(uintptr_t)at, size, buffer);
+    if (status) {
+        free(buffer);
+        return status;
+    }
+    *address = buffer->address;
+    *held = buffer;
+    return FMK_OK;
+}
+
+void fmk_vk_unborrow(struct fmk_context *ctx, void *held) {
+    if (!fmk_context_alive(ctx)) /* else a forked child: the driver is the parent's */
+        fmk_vk_buffer_free(ctx, held);
+    free(held);
 }
 
 fmk_status fmk_vk_check_tensor(struct fmk_context *ctx, const char *name, const fmk_tensor *tensor) {

@@ -5,7 +5,9 @@
 #include "../context.h"
 #include "../plan/fill.h"
 
-bool fmk_vk_borrows(const fmk_tensor *tensor);
+bool fmk_vk_borrows(struct fmk_context *ctx, const fmk_tensor *tensor);
+fmk_status fmk_vk_borrow(struct fmk_context *ctx, uint64_t at, uint64_t size, uint64_t *address, void **held);
+void fmk_vk_unborrow(struct fmk_context *ctx, void *held);
 fmk_status fmk_vk_check_tensor(struct fmk_context *ctx, const char *name, const fmk_tensor *tensor);
 fmk_status fmk_vk_fill(struct fmk_queue *queue, const struct fmk_fill *fill);
 fmk_status fmk_vk_write(struct fmk_queue *queue, uint64_t to, const fmk_tensor *from, uint64_t size,
