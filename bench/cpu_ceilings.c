@@ -41,7 +41,7 @@ enum {
     COPY_BYTES = 256 << 20,
     MOST_STREAMS = 8,
     READ_BYTES = MOST_STREAMS * 2027 * PEAK_TURN,
-    READINGS = 100,
+    TIMES = 60,
     TIMES_CACHE = 4
 };
 
@@ -51,6 +51,7 @@ struct reading {
     uint64_t bytes; /* a multiple of READ_BYTES */
     uint64_t at;    /* of what is read next, by all threads */
     int streams;
+    size_t ahead;
     uint64_t sink;
 };
 
@@ -62,7 +63,8 @@ static void read_on(void *user) {
 static void read_share(void *user, int thread) {
     struct reading *r = user;
     const char *from = r->data + (r->at + (uint64_t)READ_BYTES * (uint64_t)thread) % r->bytes;
-    if (peak_read(from, READ_BYTES / (size_t)r->streams, r->streams) == 1) /* the data makes it even */
+    if (peak_read(from, READ_BYTES / (size_t)r->streams, r->streams, r->ahead) ==
+        1) /* the data makes it even */
         r->sink = 1;
 }
 
@@ -90,18 +92,36 @@ static void map_again(void *user) {
         quit(EXIT_REFUSED, "no memory for %d bytes", COPY_BYTES);
 }
 
+static const struct {
+    const char *name;
+    int streams;
+    size_t ahead;
+} readings[] = {
+    {"read, 1 stream a thread", 1, 0},           {"read, 2 streams a thread", 2, 0},
+    {"read, 4 streams a thread", 4, 0},          {"read, 8 streams a thread", MOST_STREAMS, 0},
+    {"read, 1 stream, fetched ahead", 1, 8192},  {"read, 2 streams, fetched ahead", 2, 4096},
+    {"read, 4 streams, fetched ahead", 4, 2048},
+};
+
+enum { NUM_READINGS = sizeof readings / sizeof *readings };
+
 static void memory(struct bench *bench, struct ceilings *ceilings) {
     uint64_t bytes = TIMES_CACHE * bench->cpu.info.last_level_cache;
     bytes = bytes < 2 * COPY_BYTES ? 2 * COPY_BYTES : bytes;
     bytes = (bytes + READ_BYTES - 1) / READ_BYTES * READ_BYTES;
-    char *data = allocate_aligned(bytes);
+    char *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED)
+        quit(EXIT_REFUSED, "no memory for %" PRIu64 " bytes", bytes);
+    madvise(data, bytes, MADV_HUGEPAGE); /* where there are: a weight may have them too */
     memset(data, 2, bytes);
-    for (int streams = 1; streams <= MOST_STREAMS; streams *= 2) {
-        char name[32];
-        struct reading r = {.bench = bench, .data = data, .bytes = bytes, .streams = streams};
-        struct timed time = threads_time(bench, read_share, read_on, &r, READINGS);
-        snprintf(name, sizeof name, "read, %d stream%s a thread", streams, streams > 1 ? "s" : "");
-        double rate = keep(bench, name, time, (double)READ_BYTES * bench->threads, "GB/s");
+    for (int i = 0; i < NUM_READINGS; i++) {
+        struct reading r = {.bench = bench,
+                            .data = data,
+                            .bytes = bytes,
+                            .streams = readings[i].streams,
+                            .ahead = readings[i].ahead};
+        struct timed time = threads_time(bench, read_share, read_on, &r, TIMES);
+        double rate = keep(bench, readings[i].name, time, (double)READ_BYTES * bench->threads, "GB/s");
         ceilings->read = rate > ceilings->read ? rate : ceilings->read;
     }
     struct copying c = {.bench = bench, .from = data, .to = data + COPY_BYTES};
@@ -112,7 +132,7 @@ static void memory(struct bench *bench, struct ceilings *ceilings) {
         keep(bench, "memcpy to untouched pages", threads_time(bench, copy_share, map_again, &f, REPETITIONS),
              COPY_BYTES, "GB/s");
     munmap(f.to, COPY_BYTES);
-    free(data);
+    munmap(data, bytes);
 }
 
 /* ---- arithmetic ---- */

@@ -6,11 +6,19 @@
 
 typedef uint64_t words __attribute__((vector_size(16)));
 
-static uint64_t read_words(const char *from, size_t run, int streams) {
+/* Asks for the turn that lies `ahead` bytes further on, if that is not 0. */
+static inline void fetch(const char *from, size_t ahead) {
+    enum { LINE = 64 };
+    for (size_t i = 0; ahead && i < PEAK_TURN; i += LINE)
+        __builtin_prefetch(from + ahead + i);
+}
+
+static uint64_t read_words(const char *from, size_t run, int streams, size_t ahead) {
     words sum[4] = {{0}};
     for (size_t at = 0; at < run; at += PEAK_TURN)
         for (int s = 0; s < streams; s++) {
             const words *v = (const words *)(const void *)(from + (size_t)s * run + at);
+            fetch(from + (size_t)s * run + at, ahead);
             for (size_t i = 0; i < PEAK_TURN / sizeof(words); i += 4)
                 for (size_t j = 0; j < 4; j++)
                     sum[j] ^= v[i + j];
@@ -38,12 +46,14 @@ static bool has_avx512_vnni(void) {
     return __builtin_cpu_supports("avx512vnni");
 }
 
-__attribute__((target("avx512f"))) static uint64_t read_zmm(const char *from, size_t run, int streams) {
+__attribute__((target("avx512f"))) static uint64_t read_zmm(const char *from, size_t run, int streams,
+                                                            size_t ahead) {
     __m512i sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
                       _mm512_setzero_si512()};
     for (size_t at = 0; at < run; at += PEAK_TURN)
         for (int s = 0; s < streams; s++) {
             const __m512i *v = (const __m512i *)(const void *)(from + (size_t)s * run + at);
+            fetch(from + (size_t)s * run + at, ahead);
             for (size_t i = 0; i < PEAK_TURN / sizeof(__m512i); i += 4)
                 for (size_t j = 0; j < 4; j++)
                     sum[j] = _mm512_xor_si512(sum[j], _mm512_load_si512(v + i + j));
@@ -52,12 +62,14 @@ __attribute__((target("avx512f"))) static uint64_t read_zmm(const char *from, si
     return (uint64_t)_mm512_reduce_add_epi64(sum[0]);
 }
 
-__attribute__((target("avx2"))) static uint64_t read_ymm(const char *from, size_t run, int streams) {
+__attribute__((target("avx2"))) static uint64_t read_ymm(const char *from, size_t run, int streams,
+                                                         size_t ahead) {
     __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
                       _mm256_setzero_si256()};
     for (size_t at = 0; at < run; at += PEAK_TURN)
         for (int s = 0; s < streams; s++) {
             const __m256i *v = (const __m256i *)(const void *)(from + (size_t)s * run + at);
+            fetch(from + (size_t)s * run + at, ahead);
             for (size_t i = 0; i < PEAK_TURN / sizeof(__m256i); i += 4)
                 for (size_t j = 0; j < 4; j++)
                     sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256(v + i + j));
@@ -67,10 +79,10 @@ __attribute__((target("avx2"))) static uint64_t read_ymm(const char *from, size_
     return (uint64_t)_mm_cvtsi128_si64(half) ^ (uint64_t)_mm_extract_epi64(half, 1);
 }
 
-uint64_t peak_read(const void *from, size_t run, int streams) {
+uint64_t peak_read(const void *from, size_t run, int streams, size_t ahead) {
     if (has_avx512())
-        return read_zmm(from, run, streams);
-    return has_avx2() ? read_ymm(from, run, streams) : read_words(from, run, streams);
+        return read_zmm(from, run, streams, ahead);
+    return has_avx2() ? read_ymm(from, run, streams, ahead) : read_words(from, run, streams, ahead);
 }
 
 /* ---- registers ---- */
@@ -271,8 +283,8 @@ const struct peak peaks[] = {
     {NULL, NULL, NULL},
 };
 #else
-uint64_t peak_read(const void *from, size_t run, int streams) {
-    return read_words(from, run, streams);
+uint64_t peak_read(const void *from, size_t run, int streams, size_t ahead) {
+    return read_words(from, run, streams, ahead);
 }
 
 const struct peak peaks[] = {{NULL, NULL, NULL}};

@@ -21,9 +21,9 @@ enum { PEAK_PANEL_BYTES = 512 << 10 };
 extern const struct peak peaks[];
 
 /* Reads `streams` runs of memory side by side, PEAK_TURN bytes of each in turn, by the widest loads there
- * are. They lie one behind the other; `run` is a multiple of PEAK_TURN, `from` of 64. Answers something that
- * depends on all bytes. */
+ * are, and asks for what lies `ahead` bytes further on (0: leaves that to the processor). They lie one behind
+ * the other; `run` is a multiple of PEAK_TURN, `from` of 64. Answers something that depends on all bytes. */
 enum { PEAK_TURN = 1024 };
-uint64_t peak_read(const void *from, size_t run, int streams);
+uint64_t peak_read(const void *from, size_t run, int streams, size_t ahead);
 
 #endif
