@@ -102,8 +102,7 @@ FMK_INLINE void q6k_x16_to_bf16(const uint8_t *panel, int64_t k, bf16_pair *out)
     const uint8_t *block = panel + k / FMK_K_BLOCK * FMK_Q6K_X16_BLOCK;
     floats d = widen_f16(block);
     for (int c = 0; c < 8; c++) {
-        const uint8_t *low = block + FMK_Q6K_X16_LOW + c * FMK_X16_CHUNK,
-                      *high = block + FMK_Q6K_X16_HIGH + 128 * c;
+        const uint8_t *low = block + fmk_q6k_panel_low(16, c), *high = block + fmk_q6k_panel_high(16, c);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             floats scale = multiply(d, to_floats(widen_i8(block + FMK_Q6K_X16_SCALES + 32 * c + 16 * h)));

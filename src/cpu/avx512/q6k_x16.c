@@ -19,8 +19,7 @@ static void decode_block(const struct fmk_packed *part, const uint8_t *data, int
     __m512 d = widen_f16(block);
     for (int c = 0; c < 8; c++) {
         __m512i quads[8];
-        unpack_six_bits(block + FMK_Q6K_X16_LOW + c * FMK_X16_CHUNK,
-                        block + FMK_Q6K_X16_HIGH + c * FMK_X16_CHUNK / 2, quads);
+        unpack_six_bits(block + fmk_q6k_panel_low(16, c), block + fmk_q6k_panel_high(16, c), quads);
         for (int h = 0; h < 2; h++) {
             __m512 scale = _mm512_mul_ps(d, widen_i8(block + FMK_Q6K_X16_SCALES + 16 * (2 * c + h)));
             for (int q = 4 * h; q < 4 * h + 4; q++)

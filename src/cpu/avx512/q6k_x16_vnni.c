@@ -9,11 +9,9 @@ FMK_INLINE void multiply(const struct step *step, const int T) {
     for (int t = 0; t < T; t++)
         total[t] = _mm512_setzero_ps();
     for (int c = 0; c < 8; c++) {
-        const uint8_t *low = block + FMK_Q6K_X16_LOW + c * FMK_X16_CHUNK;
-        const uint8_t *high = block + FMK_Q6K_X16_HIGH + c * FMK_X16_CHUNK / 2;
         fetch(block + step->ahead + c * (FMK_Q6K_X16_BLOCK / 8), FMK_Q6K_X16_BLOCK / 8 / 64 + 1);
         __m512i codes[8];
-        unpack_six_bits(low, high, codes);
+        unpack_six_bits(block + fmk_q6k_panel_low(16, c), block + fmk_q6k_panel_high(16, c), codes);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             __m512 scale = widen_i8(block + FMK_Q6K_X16_SCALES + 16 * (2 * c + h));

@@ -61,8 +61,8 @@ FMK_INLINE void decode_q6k(const uint8_t *panel, int64_t k, int lane, struct i16
     const uint8_t *block = panel + k / FMK_K_BLOCK * FMK_Q6K_PANEL_BLOCK * R;
     store_floats(strip->scale[0] + row, widen_f16(block + 2 * lane));
     for (int c = 0; c < 8; c++) {
-        const uint8_t *low = block + (FMK_Q6K_PANEL_LOW + c * FMK_PANEL_CHUNK) * R + 4 * lane;
-        const uint8_t *high = block + (FMK_Q6K_PANEL_HIGH + c * 8) * R + 4 * lane;
+        const uint8_t *low = block + fmk_q6k_panel_low(R, c) + 4 * lane;
+        const uint8_t *high = block + fmk_q6k_panel_high(R, c) + 4 * lane;
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             ints scale = twice_16(widen_i8(block + (FMK_Q6K_PANEL_SCALES + 2 * c + h) * R + lane));

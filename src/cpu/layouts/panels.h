@@ -12,6 +12,7 @@
  *     f16 d[R], i8 scale[16][R] ([16 k][row]), u8 low[8][16R] (nibbles as above, codes' low 4 bits),
  *     u8 high[8][8R]: two high bits of each code; 4R bytes number v (0..1) of a chunk hold, in bits 2j and
  *     2j+1 of byte 4r+i, the bits of quad 4v+j, so the codes are 0..63 and a weight is d * scale * (code-32)
+ *     In x16 the high bits of each chunk follow its nibbles: memory is read in one place.
  * int4, per block of `chunks` chunks (32 * chunks k that share a scale; the last block of a panel has the
  * chunks that are left):
  *     scale[R] in dtype's bits, u8 zero[R], u8 nibbles[chunks][16R]; w = scale * (code - zero)
@@ -38,6 +39,16 @@ enum { /* bytes for each row of a panel: of a chunk's nibbles; a super-block's f
        FMK_Q6K_PANEL_HIGH = 146,
        FMK_Q6K_PANEL_BLOCK = 210
 };
+
+/* q6_k: bytes into a super-block of chunk c's nibbles, and of its high bits. */
+static inline int64_t fmk_q6k_panel_low(int32_t rows, int64_t c) {
+    return rows * (FMK_Q6K_PANEL_LOW + c * (rows == 16 ? 3 : 2) * FMK_PANEL_CHUNK / 2);
+}
+
+static inline int64_t fmk_q6k_panel_high(int32_t rows, int64_t c) {
+    return rows == 16 ? fmk_q6k_panel_low(rows, c) + rows * FMK_PANEL_CHUNK
+                      : rows * (FMK_Q6K_PANEL_HIGH + c * FMK_PANEL_CHUNK / 2);
+}
 
 static inline uint32_t fmk_load_u32(const uint8_t *bytes) {
     uint32_t word;

@@ -29,9 +29,9 @@ static bool valid(const struct fmk_packed *packed) {
 }
 
 /* The 64 low bytes of half a super-block from `offset` on, of four rows: its runs 0 and 1 are the low
- * nibbles, 2 and 3 the high ones, of 32 bytes each. */
-static void pack_low(const uint8_t *const in[4], int64_t offset, int32_t rows, uint8_t *chunk) {
-    for (int s = 0; s < 2; s++, offset += 32, chunk += rows * FMK_PANEL_CHUNK) {
+ * nibbles, 2 and 3 the high ones, of 32 bytes each. `next`: bytes from chunk to chunk. */
+static void pack_low(const uint8_t *const in[4], int64_t offset, int32_t rows, uint8_t *chunk, int64_t next) {
+    for (int s = 0; s < 2; s++, offset += 32, chunk += next) {
         words4 low[4], high[4];
         for (int r = 0; r < 4; r++) {
             low[r] = load_words(in[r] + offset);
@@ -42,7 +42,7 @@ static void pack_low(const uint8_t *const in[4], int64_t offset, int32_t rows, u
         transpose_words(high);
         for (int v = 0; v < 4; v++) {
             store_words(chunk + 4 * rows * v, low[v]);
-            store_words(chunk + 2 * rows * FMK_PANEL_CHUNK + 4 * rows * v, high[v]);
+            store_words(chunk + 2 * next + 4 * rows * v, high[v]);
         }
     }
 }
@@ -62,7 +62,8 @@ static void transpose_pairs(words4 word[4]) {
 }
 
 /* The 32 high bytes of half a super-block, of four rows: bits 2s and 2s+1 are run s's. */
-static void pack_high(const uint8_t *const in[4], int64_t offset, int32_t rows, uint8_t *pairs) {
+static void pack_high(const uint8_t *const in[4], int64_t offset, int32_t rows, uint8_t *pairs,
+                      int64_t next) {
     for (int v = 0; v < 2; v++) {
         words4 word[4];
         for (int r = 0; r < 4; r++)
@@ -70,7 +71,7 @@ static void pack_high(const uint8_t *const in[4], int64_t offset, int32_t rows, 
         transpose_words(word);
         transpose_pairs(word);
         for (int s = 0; s < 4; s++)
-            store_words(pairs + s * rows * FMK_PANEL_CHUNK / 2 + 4 * rows * v, word[s]);
+            store_words(pairs + s * next + 4 * rows * v, word[s]);
     }
 }
 
@@ -89,11 +90,13 @@ static void pack_scales(const uint8_t *const in[4], int32_t rows, int64_t r, uin
 static void pack_one(const uint8_t *const in[FMK_PANEL_MOST_ROWS], int32_t rows, uint8_t *out) {
     for (int32_t r = 0; r < rows; r += 4)
         pack_scales(in + r, rows, r, out);
-    uint8_t *low = out + rows * FMK_Q6K_PANEL_LOW, *high = out + rows * FMK_Q6K_PANEL_HIGH;
+    const int64_t next_low = fmk_q6k_panel_low(rows, 1) - fmk_q6k_panel_low(rows, 0);
+    const int64_t next_high = fmk_q6k_panel_high(rows, 1) - fmk_q6k_panel_high(rows, 0);
     for (int h = 0; h < 2; h++) /* four chunks each */
         for (int32_t r = 0; r < rows; r += 4) {
-            pack_low(in + r, 64 * h, rows, low + h * 4 * rows * FMK_PANEL_CHUNK + 4 * r);
-            pack_high(in + r, FMK_Q6K_HIGH + 32 * h, rows, high + h * 2 * rows * FMK_PANEL_CHUNK + 4 * r);
+            pack_low(in + r, 64 * h, rows, out + fmk_q6k_panel_low(rows, 4 * h) + 4 * r, next_low);
+            pack_high(in + r, FMK_Q6K_HIGH + 32 * h, rows, out + fmk_q6k_panel_high(rows, 4 * h) + 4 * r,
+                      next_high);
         }
 }
 
@@ -114,9 +117,8 @@ static void decode(const struct fmk_packed *packed, const uint8_t *data, int64_t
     for (int64_t i = 0; i < count; i++) {
         int64_t c = i / 32;
         float scale = d * (float)(int8_t)block[rows * (FMK_Q6K_PANEL_SCALES + i / 16) + r];
-        const uint8_t *nibbles = block + rows * (FMK_Q6K_PANEL_LOW + c * FMK_PANEL_CHUNK);
-        const uint8_t *pairs =
-            block + rows * (FMK_Q6K_PANEL_HIGH + c * FMK_PANEL_CHUNK / 2) + i % 32 / 16 * 4 * rows;
+        const uint8_t *nibbles = block + fmk_q6k_panel_low(rows, c);
+        const uint8_t *pairs = block + fmk_q6k_panel_high(rows, c) + i % 32 / 16 * 4 * rows;
         uint8_t low = fmk_panel_nibble(nibbles, rows, r, i % 32);
         uint8_t high = pairs[4 * r + i % 4] >> 2 * (i / 4 % 4) & 3;
         out[i] = fmk_q6k_weight(scale, (uint8_t)(low | high << 4));
