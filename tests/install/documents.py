@@ -1,8 +1,8 @@
-"""Compiles and runs the programs that README.md, docs/embedding.md and docs/cuda.md print: their first C block is
-the example's file, byte for byte. That of docs/cuda.md runs on the emulated GPU (tests/emulator), where it was
-built.
+"""Compiles and runs the programs that README.md, docs/embedding.md, docs/cuda.md and docs/vulkan.md print: their
+first C block is the example's file, byte for byte. That of docs/cuda.md runs on the emulated GPU (tests/emulator),
+where it was built, that of docs/vulkan.md where the library has Vulkan.
 
-usage: documents.py SOURCE_DIR LIBRARY_DIR COMPILER [CUDA_INCLUDE_DIR EMULATOR_DIR]
+usage: documents.py SOURCE_DIR LIBRARY_DIR COMPILER [CUDA_INCLUDE_DIR EMULATOR_DIR] [vulkan]
 """
 import os
 import re
@@ -12,6 +12,9 @@ import sys
 import tempfile
 
 source, library, compiler, *cuda = sys.argv[1:]
+vulkan = cuda[-1:] == ["vulkan"]
+if vulkan:
+    cuda.pop()
 VALUE = 0.75
 
 
@@ -59,6 +62,9 @@ with tempfile.TemporaryDirectory() as work:
     assert output == f"W[0][0] = {VALUE}\n", output
     run(work, "docs/embedding.md", "embed.c")
     check("docs/cuda.md", "cuda.c")
+    check("docs/vulkan.md", "vulkan.c")
+    if vulkan:
+        run(work, "docs/vulkan.md", "vulkan.c", libraries=["-lvulkan"])
     if cuda:
         include, emulator = cuda
         # In front of a driver that the machine may have.
