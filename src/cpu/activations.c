@@ -133,6 +133,15 @@ int64_t fmk_acts_place(struct fmk_slot *slot, int64_t rows, char *base) {
     return at;
 }
 
+fmk_load_acts *fmk_load_acts_best(uint32_t features) {
+#if defined(__x86_64__)
+    if (features & FMK_CPU_AVX2 && features & FMK_CPU_F16C)
+        return fmk_load_acts_avx2;
+#endif
+    (void)features;
+    return fmk_load_floats;
+}
+
 static float load_one(const void *x, fmk_dtype type, int64_t i) {
     if (type == FMK_F32)
         return ((const float *)x)[i];
@@ -141,8 +150,9 @@ static float load_one(const void *x, fmk_dtype type, int64_t i) {
 }
 
 /* out[i] = x at packed position k + i, zero where there is none. */
-static void gather(const struct fmk_packed *part, int32_t expert, const void *x, fmk_dtype type, int64_t k,
+static void gather(const struct fmk_slot *slot, int32_t expert, const void *x, fmk_dtype type, int64_t k,
                    int64_t count, float *out) {
+    const struct fmk_packed *part = slot->part;
     int64_t there = fmk_max(0, fmk_min(count, part->k_packed - k));
     if (part->k_index) {
         const int32_t *index = part->k_index + expert * part->k_packed + k;
@@ -150,7 +160,7 @@ static void gather(const struct fmk_packed *part, int32_t expert, const void *x,
             out[i] = index[i] < 0 ? 0 : load_one(x, type, index[i]);
     } else {
         there = fmk_max(0, fmk_min(there, part->k - k));
-        fmk_load_floats(x, type, k, there, out);
+        slot->load(x, type, k, there, out);
     }
     for (int64_t i = there; i < count; i++)
         out[i] = 0;
@@ -163,11 +173,11 @@ void fmk_acts_fill(const struct fmk_slot *slot, int32_t expert, const void *x, f
     for (int64_t k = run * FMK_ACTS_RUN; k < end; k += FMK_K_BLOCK) {
         int64_t count = fmk_min(FMK_K_BLOCK, end - k);
         if (slot->form == FMK_ACTS_F32) {
-            gather(slot->part, expert, x, type, k, count, (float *)acts->f32 + row * acts->k + k);
+            gather(slot, expert, x, type, k, count, (float *)acts->f32 + row * acts->k + k);
             continue;
         }
         _Alignas(64) float block[FMK_K_BLOCK];
-        gather(slot->part, expert, x, type, k, count, block);
+        gather(slot, expert, x, type, k, count, block);
         slot->quantize(block, count, acts, row, k);
     }
 }

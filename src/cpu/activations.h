@@ -6,11 +6,18 @@
 
 enum { FMK_ACTS_RUN = 4096 }; /* k per task: a long row is shared by threads; a multiple of 256 */
 
+/* out[i] = data[first + i], as fmk_load_floats. */
+typedef void fmk_load_acts(const void *data, fmk_dtype type, int64_t first, int64_t count, float *out);
+fmk_load_acts fmk_load_acts_avx2;
+/* The fastest of them. */
+fmk_load_acts *fmk_load_acts_best(uint32_t features);
+
 /* Parts that want the same activations share one slot. */
 struct fmk_slot {
     enum fmk_acts_form form;
     const struct fmk_packed *part; /* whose k_index orders it */
     fmk_quantize_row *quantize;    /* NULL where form is F32 */
+    fmk_load_acts *load;
     struct fmk_acts acts;
 };
 

@@ -73,7 +73,8 @@ static void make_plan(struct fmk_context *ctx, const struct fmk_projection *w, c
             plan->slot[plan->slots++] = (struct fmk_slot){
                 .form = form,
                 .part = &w->parts[p],
-                .quantize = form == FMK_ACTS_F32 ? NULL : fmk_quantize_row_best(form, ctx->features)};
+                .quantize = form == FMK_ACTS_F32 ? NULL : fmk_quantize_row_best(form, ctx->features),
+                .load = fmk_load_acts_best(ctx->features)};
         plan->slot_of[p] = s;
         add_sheets(plan, plan->kernel[p]->gemm);
     }
