@@ -220,13 +220,16 @@ static void point_at_activations(const struct slab *slab, const struct fmk_cuda_
 }
 
 /* Blocks that run at once walk over all of the rows' blocks, each over as many as another. With one token,
- * where there is little to do between two loads, each row block gets a block of its own, unless that would be
- * less than two rounds: then those that run at once take what there is. */
+ * where there is little to do between two loads, each row block gets a block of its own; unless that would be
+ * less than two rounds, and no kernel that starts early fills the second: then those that run at once take
+ * what there is. */
 static uint32_t walkers(const struct slab *slab, int64_t blocks, int32_t resident, uint32_t y) {
     int64_t at_once = (int64_t)resident * fmk_cuda_of(slab->order.queue->ctx)->multiprocessors;
     int64_t all = blocks * y * slab->experts;
     if (slab->plan->tile == 1)
-        return (uint32_t)(y * slab->experts == 1 && blocks < 2 * at_once ? fmk_min(blocks, at_once) : blocks);
+        return (uint32_t)(all < 2 * at_once && !(slab->args->flags & FMK_LINEAR_PDL)
+                              ? fmk_min(blocks, fmk_max(1, at_once / (y * slab->experts)))
+                              : blocks);
     int64_t turns = fmk_max(1, (all + at_once - 1) / at_once);
     return (uint32_t)((blocks + turns - 1) / turns);
 }
