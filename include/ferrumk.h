@@ -340,7 +340,9 @@ typedef struct {
 /* fmk_vulkan_device.extras: what the VkDevice was made with beyond what is required. */
 enum {
     FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1, /* VK_EXT_external_memory_host: BORROW of host memory */
-    FMK_VULKAN_SUBGROUP_SIZE_CONTROL = 2 /* VK_EXT_subgroup_size_control with its two features: faster */
+    FMK_VULKAN_SUBGROUP_SIZE_CONTROL = 2, /* VK_EXT_subgroup_size_control with its two features: faster */
+    FMK_VULKAN_COOPERATIVE_MATRIX = 4     /* likewise VK_NV_cooperative_matrix with its feature, shaderFloat16
+                                             and vulkanMemoryModel; needs SUBGROUP_SIZE_CONTROL too */
 };
 
 /* A Vulkan device. The VkInstance is of version 1.2 or later; the VkDevice has the features

@@ -153,6 +153,21 @@ static const char *not_vulkan_gemm_dense(const struct fmk_query *query) {
     return why ? why : not_vulkan_gemm(query);
 }
 
+static const char *not_vulkan_coopmat(const struct fmk_query *query) {
+    if (query->flags & FMK_LINEAR_EXACT)
+        return "the call asks for EXACT";
+    if (query->in_type != FMK_F16)
+        return "activations may be outside of f16's range";
+    if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
+        return "it takes tokens of one expert";
+    return not_vulkan_gemm(query);
+}
+
+static const char *not_vulkan_coopmat_dense(const struct fmk_query *query) {
+    const char *why = not_rows_of_8(query->part);
+    return why ? why : not_vulkan_coopmat(query);
+}
+
 static const char *not_vulkan_gemv_dense(const struct fmk_query *query) {
     return not_rows_of_8(query->part);
 }
@@ -201,14 +216,14 @@ static const struct fmk_kernel rows[] = {
      fmk_int4_x8_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.rows.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, VNNI, FMK_ACTS_Q8_LANES, rounds_activations,
      fmk_q4k_rows_vnni, FMK_CUDA_NONE, NULL},
-    {"cpu.q4_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_Q8_LANES, rounds_activations,
-     fmk_q4k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
+    {"cpu.q4_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_Q8_LANES,
+     rounds_activations, fmk_q4k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q4_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q4_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
      fmk_q4k_rows_avx2, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.rows.vnni", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, VNNI, FMK_ACTS_Q8_LANES, rounds_activations,
      fmk_q6k_rows_vnni, FMK_CUDA_NONE, NULL},
-    {"cpu.q6_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_Q8_LANES, rounds_activations,
-     fmk_q6k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
+    {"cpu.q6_k.rows.avx2.int8", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_Q8_LANES,
+     rounds_activations, fmk_q6k_rows_avx2_int8, FMK_CUDA_NONE, NULL},
     {"cpu.q6_k.rows.avx2", FMK_BACKEND_CPU, FMK_LAYOUT_Q6_K_ROWS, AVX2, FMK_ACTS_F32, no_objection,
      fmk_q6k_rows_avx2, FMK_CUDA_NONE, NULL},
 #elif defined(__aarch64__)
@@ -259,18 +274,26 @@ static const struct fmk_kernel rows[] = {
      NULL},
     {"cuda.plain", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_PLAIN, NULL},
     {"cuda.reference", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_DOUBLE, NULL},
+    {"vulkan.dense.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
+     not_vulkan_coopmat_dense, NULL, FMK_VULKAN_COOPMAT, NULL},
     {"vulkan.dense.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm_dense,
      NULL, FMK_VULKAN_GEMM, NULL},
     {"vulkan.dense.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemv_dense,
      NULL, FMK_VULKAN_GEMV, NULL},
+    {"vulkan.int4.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, FMK_VK_COOPMAT, FMK_ACTS_F32,
+     not_vulkan_coopmat, NULL, FMK_VULKAN_COOPMAT, NULL},
     {"vulkan.int4.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.int4.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, no_objection, NULL,
      FMK_VULKAN_GEMV, NULL},
+    {"vulkan.q4_k.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
+     not_vulkan_coopmat, NULL, FMK_VULKAN_COOPMAT, NULL},
     {"vulkan.q4_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.q4_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,
      FMK_VULKAN_GEMV, NULL},
+    {"vulkan.q6_k.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
+     not_vulkan_coopmat, NULL, FMK_VULKAN_COOPMAT, NULL},
     {"vulkan.q6_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.q6_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,

@@ -49,6 +49,7 @@ enum fmk_cuda_path {
 enum fmk_vulkan_path {
     FMK_VULKAN_GEMV = 32, /* no number of fmk_cuda_path */
     FMK_VULKAN_GEMM,
+    FMK_VULKAN_COOPMAT,
     FMK_VULKAN_PLAIN,
     FMK_VULKAN_DOUBLE /* plain, with sums as precise as doubles */
 };

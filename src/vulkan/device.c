@@ -101,6 +101,33 @@ static void ask_subgroups(const struct fmk_vk_functions *vk, VkPhysicalDevice ph
     out->subgroup = subgroup_of(&out->properties11, &sizes, &control);
 }
 
+/* Matrices as kernels/vulkan/coopmat.glsl has them, and room for gemm_coopmat's largest tile. */
+static bool has_coopmat(const struct fmk_vk_functions *vk, VkPhysicalDevice physical,
+                        const struct fmk_vk_device_info *info) {
+    enum { MOST = 64, SUBGROUP = 32, THREADS = 256, SHARED = 144 * (128 + 128) + 8 * 1024 };
+    const VkPhysicalDeviceLimits *limits = &info->properties.limits;
+    if (!vk->GetPhysicalDeviceCooperativeMatrixPropertiesNV ||
+        !has_extension(vk, physical, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME) ||
+        !info->features12.shaderFloat16 || !info->features12.vulkanMemoryModel ||
+        info->subgroup != SUBGROUP || limits->maxComputeSharedMemorySize < SHARED ||
+        limits->maxComputeWorkGroupInvocations < THREADS || limits->maxComputeWorkGroupSize[0] < THREADS)
+        return false;
+    VkCooperativeMatrixPropertiesNV all[MOST];
+    for (int i = 0; i < MOST; i++)
+        all[i] =
+            (VkCooperativeMatrixPropertiesNV){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_NV};
+    uint32_t count = MOST;
+    if (vk->GetPhysicalDeviceCooperativeMatrixPropertiesNV(physical, &count, all) < 0)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (all[i].MSize == 16 && all[i].NSize == 16 && all[i].KSize == 16 &&
+            all[i].AType == VK_COMPONENT_TYPE_FLOAT16_NV && all[i].BType == VK_COMPONENT_TYPE_FLOAT16_NV &&
+            all[i].CType == VK_COMPONENT_TYPE_FLOAT32_NV && all[i].DType == VK_COMPONENT_TYPE_FLOAT32_NV &&
+            all[i].scope == VK_SCOPE_SUBGROUP_NV)
+            return true;
+    return false;
+}
+
 void fmk_vk_device_ask(const struct fmk_vk_functions *vk, VkPhysicalDevice physical,
                        struct fmk_vk_device_info *out) {
     memset(out, 0, sizeof *out);
@@ -133,6 +160,7 @@ void fmk_vk_device_ask(const struct fmk_vk_functions *vk, VkPhysicalDevice physi
     out->features11.pNext = NULL;
     if (has_extension(vk, physical, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME))
         ask_subgroups(vk, physical, out);
+    out->coopmat = has_coopmat(vk, physical, out);
 }
 
 /* What kernels/vulkan/args.h lets the kernels count on. */
@@ -263,8 +291,13 @@ static fmk_status make_device(struct fmk_context *ctx) {
                                      .queueFamilyIndex = family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
+    VkPhysicalDeviceCooperativeMatrixFeaturesNV coopmat = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV,
+        .cooperativeMatrix = VK_TRUE,
+    };
     VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroups = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT,
+        .pNext = info->coopmat ? &coopmat : NULL,
         .subgroupSizeControl = VK_TRUE,
         .computeFullSubgroups = VK_TRUE,
     };
@@ -275,6 +308,7 @@ static fmk_status make_device(struct fmk_context *ctx) {
         .storageBuffer8BitAccess = VK_TRUE,
         .shaderFloat16 = info->features12.shaderFloat16,
         .shaderInt8 = info->features12.shaderInt8,
+        .vulkanMemoryModel = info->coopmat,
     };
     VkPhysicalDeviceVulkan11Features features11 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
@@ -287,7 +321,7 @@ static fmk_status make_device(struct fmk_context *ctx) {
         .features.shaderInt64 = VK_TRUE,
         .features.shaderInt16 = info->features.shaderInt16,
     };
-    const char *extensions[2];
+    const char *extensions[3];
     uint32_t extras = 0, count = 0;
     if (info->import_alignment) {
         extensions[count++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
@@ -296,6 +330,10 @@ static fmk_status make_device(struct fmk_context *ctx) {
     if (info->subgroup) {
         extensions[count++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
         extras |= FMK_VULKAN_SUBGROUP_SIZE_CONTROL;
+    }
+    if (info->coopmat) {
+        extensions[count++] = VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME;
+        extras |= FMK_VULKAN_COOPERATIVE_MATRIX;
     }
     VkDeviceCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
@@ -358,10 +396,11 @@ static fmk_status read_handles(const void *native, fmk_vulkan_device *h) {
     if (!h->lock_queue != !h->unlock_queue)
         return fmk_fail(FMK_EINVAL, "native.%s is NULL; give both or neither",
                         h->lock_queue ? "unlock_queue" : "lock_queue");
-    if (h->extras & ~(uint32_t)(FMK_VULKAN_EXTERNAL_MEMORY_HOST | FMK_VULKAN_SUBGROUP_SIZE_CONTROL))
+    if (h->extras & ~(uint32_t)(FMK_VULKAN_EXTERNAL_MEMORY_HOST | FMK_VULKAN_SUBGROUP_SIZE_CONTROL |
+                                FMK_VULKAN_COOPERATIVE_MATRIX))
         return fmk_fail(FMK_EINVAL,
-                        "native.extras 0x%x has bits that are none of EXTERNAL_MEMORY_HOST 1 and "
-                        "SUBGROUP_SIZE_CONTROL 2",
+                        "native.extras 0x%x has bits that are none of EXTERNAL_MEMORY_HOST 1, "
+                        "SUBGROUP_SIZE_CONTROL 2 and COOPERATIVE_MATRIX 4",
                         h->extras);
     return FMK_OK;
 }
@@ -398,6 +437,8 @@ static fmk_status open_given(struct fmk_context *ctx, const void *native) {
         vulkan->info.import_alignment = 0;
     if (!(h->extras & FMK_VULKAN_SUBGROUP_SIZE_CONTROL))
         vulkan->info.subgroup = 0;
+    if (!vulkan->info.subgroup || !(h->extras & FMK_VULKAN_COOPERATIVE_MATRIX))
+        vulkan->info.coopmat = false;
     status = fmk_vk_device_serves(&vulkan->info);
     if (!status)
         status = check_family(vulkan, h->queue_family);
@@ -426,6 +467,8 @@ fmk_status fmk_vk_device_open(struct fmk_context *ctx, const fmk_context_desc *d
         ctx->features |= FMK_VK_IMPORT;
     if (vulkan->info.subgroup)
         ctx->features |= FMK_VK_SUBGROUPS;
+    if (vulkan->info.coopmat)
+        ctx->features |= FMK_VK_COOPMAT;
     ctx->features &= ~fmk_vk_features_of(desc->disable);
     fmk_context_info_t *info = &ctx->info;
     info->struct_size = sizeof *info;

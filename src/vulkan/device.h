@@ -26,6 +26,7 @@ struct fmk_vk_device_info {
     uint64_t most_allocation;  /* bytes of one */
     uint64_t import_alignment; /* 0: host memory cannot be imported */
     uint32_t subgroup; /* the size that kernels ask for; 0: none can be asked for, or they do not shuffle */
+    bool coopmat;      /* as gemm_coopmat wants them; and subgroup is 32 */
 };
 
 struct fmk_vulkan {

@@ -112,12 +112,14 @@ fmk_status fmk_vk_open(PFN_vkGetInstanceProcAddr get, struct fmk_vk_functions *o
 }
 
 fmk_status fmk_vk_open_instance(VkInstance instance, struct fmk_vk_functions *vk) {
+    static const struct function coopmat = FUNCTION(GetPhysicalDeviceCooperativeMatrixPropertiesNV);
     for (size_t i = 0; i < COUNT(of_instance); i++) {
         PFN_vkVoidFunction function = vk->GetInstanceProcAddr(instance, of_instance[i].name);
         if (!function)
             return missing(of_instance[i].name);
         set(vk, &of_instance[i], function);
     }
+    set(vk, &coopmat, vk->GetInstanceProcAddr(instance, coopmat.name));
     return FMK_OK;
 }
 

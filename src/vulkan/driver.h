@@ -60,6 +60,8 @@ struct fmk_vk_functions {
     PFN_vkCmdDispatch CmdDispatch;
 
     PFN_vkGetMemoryHostPointerPropertiesEXT GetMemoryHostPointerPropertiesEXT; /* or NULL */
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesNV
+        GetPhysicalDeviceCooperativeMatrixPropertiesNV; /* or NULL */
 };
 
 /* What can be asked without an instance. `get`: the caller's, or NULL: the process's libvulkan, opened on

@@ -9,6 +9,7 @@ static const struct {
 } words[] = {
     {FMK_VK_IMPORT, "import"},
     {FMK_VK_SUBGROUPS, "subgroups"},
+    {FMK_VK_COOPMAT, "coopmat"},
 };
 enum { WORDS = sizeof words / sizeof words[0] };
 

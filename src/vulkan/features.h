@@ -9,13 +9,14 @@
 #include <stdint.h>
 
 enum fmk_vulkan_feature {
-    FMK_VK_IMPORT = 1,   /* VK_EXT_external_memory_host: host memory read where it lies */
-    FMK_VK_SUBGROUPS = 2 /* VK_EXT_subgroup_size_control: shuffles in subgroups of a known size */
+    FMK_VK_IMPORT = 1,    /* VK_EXT_external_memory_host: host memory read where it lies */
+    FMK_VK_SUBGROUPS = 2, /* VK_EXT_subgroup_size_control: shuffles in subgroups of a known size */
+    FMK_VK_COOPMAT = 4    /* VK_NV_cooperative_matrix: matrices of f16, 16 x 16 x 16, with sums of f32 */
 };
 
-/* The features that a list like "import,subgroups" (or NULL) names; other words count as nothing. */
+/* The features that a list like "import,coopmat" (or NULL) names; other words count as nothing. */
 uint32_t fmk_vk_features_of(const char *list);
-/* "import,subgroups" of a set. */
+/* "import,coopmat" of a set. */
 void fmk_vk_feature_names(uint32_t features, char *text, size_t cap);
 
 #endif

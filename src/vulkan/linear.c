@@ -17,6 +17,8 @@ enum {
     LARGE_ROWS = 128,
     LARGE_TOKENS = 128,
     LARGE_SHARED = 32768, /* bytes of shared memory that it takes */
+    COOPMAT_ROWS = 128,   /* of a tile of matrices */
+    COOPMAT_LANES = 32,   /* and of a subgroup */
     PLAIN_THREADS = 64,
     PLAIN_TOKENS = 8,
     ROWS_THREADS = 128, /* gather, glu, reduce */
@@ -213,6 +215,15 @@ static void set_tile(const struct slab *slab, int64_t rows, uint32_t *constants)
     constants[FMK_VK_SPEC_TOKENS] = large ? LARGE_TOKENS : GEMM_TOKENS;
 }
 
+/* A tile of cooperative matrices, which a device with them has room for. Nor do sums depend on this. */
+static void set_coopmat_tile(int64_t rows, uint32_t *constants) {
+    uint32_t tokens = rows > 64 ? 128 : rows > 32 ? 64 : 32;
+    constants[FMK_VK_SPEC_THREADS] = rows > 64 ? 256 : 128;
+    constants[FMK_VK_SPEC_ROWS] = COOPMAT_ROWS;
+    constants[FMK_VK_SPEC_TOKENS] = tokens;
+    constants[FMK_VK_SPEC_LANES] = COOPMAT_LANES;
+}
+
 static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct fmk_vk_product *product,
                                           int64_t rows) {
     const struct fmk_vk_plan *plan = slab->plan;
@@ -221,7 +232,11 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
     bool int4 = part->layout->family == FMK_FAMILY_INT4;
     const struct fmk_context *ctx = slab->order->queue->ctx;
     bool subgroups = ctx->features & FMK_VK_SUBGROUPS;
-    uint32_t module = !gemv ? FMK_VK_GEMM : subgroups ? FMK_VK_GEMV_SUBGROUPS : FMK_VK_GEMV;
+    bool coopmat = product->path == FMK_VULKAN_COOPMAT;
+    uint32_t module = coopmat     ? FMK_VK_GEMM_COOPMAT
+                      : !gemv     ? FMK_VK_GEMM
+                      : subgroups ? FMK_VK_GEMV_SUBGROUPS
+                                  : FMK_VK_GEMV;
     struct fmk_vk_kernel kernel = kernel_of(module + part->layout->family, GEMV_THREADS);
     uint32_t *constants = kernel.constants;
     constants[FMK_VK_SPEC_IN_TYPE] = (uint32_t)plan->call->args.in_type;
@@ -232,13 +247,16 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
     constants[FMK_VK_SPEC_VECTORS] =
         in_vectors(part) && (!product->glu || in_vectors(&plan->w->parts[product->part + 1]));
     constants[FMK_VK_SPEC_NATIVE_HALF] = fmk_vulkan_of(ctx)->info.properties12.shaderDenormPreserveFloat16;
-    if (!gemv)
+    if (coopmat || (gemv && subgroups))
+        constants[FMK_VK_SPEC_SUBGROUP] = fmk_vulkan_of(ctx)->info.subgroup;
+    if (coopmat) {
+        set_coopmat_tile(rows, constants);
+    } else if (!gemv) {
         set_tile(slab, rows, constants);
-    if (gemv) {
+    } else {
         constants[FMK_VK_SPEC_ROWS] = GEMV_ROWS;
         constants[FMK_VK_SPEC_TOKENS] = run_of_tokens(slab, rows);
         constants[FMK_VK_SPEC_LANES] = GEMV_LANES;
-        constants[FMK_VK_SPEC_SUBGROUP] = subgroups ? fmk_vulkan_of(ctx)->info.subgroup : 0;
         constants[FMK_VK_SPEC_SCALED] =
             constants[FMK_VK_SPEC_TOKENS] > 2 || plan->call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
     }

@@ -10,7 +10,8 @@ enum fmk_vk_module {
     FMK_VK_GEMV, /* + enum fmk_family */
     FMK_VK_GEMV_SUBGROUPS = FMK_VK_GEMV + 4,
     FMK_VK_GEMM = FMK_VK_GEMV_SUBGROUPS + 4,
-    FMK_VK_PLAIN = FMK_VK_GEMM + 4,
+    FMK_VK_GEMM_COOPMAT = FMK_VK_GEMM + 4,
+    FMK_VK_PLAIN = FMK_VK_GEMM_COOPMAT + 4,
     FMK_VK_DECODE,
     FMK_VK_GATHER,
     FMK_VK_GATHER_ROUTED,
