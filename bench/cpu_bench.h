@@ -62,7 +62,7 @@ struct result {
 struct ceilings {
     double read,
         copy; /* bytes per second: the best of all numbers of streams; read and written counted once */
-    double copy_fresh; /* to memory that has never been touched */
+    double copy_fresh; /* to memory that has never been touched, in huge pages where there are */
 };
 
 struct bench {
