@@ -203,11 +203,19 @@ static void make_device(VkInstance instance) {
                                      .pNext = sizes ? &subgroups : NULL};
     vk.GetPhysicalDeviceFeatures2(physical, &has);
     sizes = subgroups.subgroupSizeControl && subgroups.computeFullSubgroups;
+    bool matrices = sizes && has_extension(physical, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
+    VkPhysicalDeviceCooperativeMatrixFeaturesNV matrix = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV,
+        .cooperativeMatrix = VK_TRUE,
+    };
+    subgroups.pNext = matrices ? &matrix : NULL;
     VkPhysicalDeviceVulkan12Features features12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
         .pNext = sizes ? &subgroups : NULL,
         .bufferDeviceAddress = VK_TRUE,
         .storageBuffer8BitAccess = VK_TRUE,
+        .shaderFloat16 = matrices,
+        .vulkanMemoryModel = matrices,
     };
     VkPhysicalDeviceVulkan11Features features11 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
@@ -217,7 +225,7 @@ static void make_device(VkInstance instance) {
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
                                           .pNext = &features11,
                                           .features.shaderInt64 = VK_TRUE};
-    const char *extensions[2];
+    const char *extensions[3];
     uint32_t extras = 0, enabled = 0;
     if (import) {
         extensions[enabled++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
@@ -226,6 +234,10 @@ static void make_device(VkInstance instance) {
     if (sizes) {
         extensions[enabled++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
         extras |= FMK_VULKAN_SUBGROUP_SIZE_CONTROL;
+    }
+    if (matrices) {
+        extensions[enabled++] = VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME;
+        extras |= FMK_VULKAN_COOPERATIVE_MATRIX;
     }
     VkDeviceCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
