@@ -137,13 +137,18 @@ static void run_tile(const struct fmk_kernel *kernel, const struct packed_weight
             fail_msg("%s: wrote past %d tokens", kernel->name, tokens);
 }
 
+/* Tokens that a kernel is given. */
+static int32_t most(void) {
+    return quick() ? 16 : MOST;
+}
+
 static void compare(const struct fmk_kernel *kernel, const struct packed_weight *w,
                     const struct activations *a, int64_t row, const float *out) {
     int64_t n = fmk_min(FMK_TILE_N, w->packed.n - row), k = w->packed.k_packed;
     double *weight = allocate((uint64_t)k * 16), *magnitudes = weight + k;
     for (int64_t r = 0; r < n; r++) {
         decode_row(w, row + r, weight, magnitudes);
-        for (int64_t t = 0; t < MOST; t++) {
+        for (int64_t t = 0; t < most(); t++) {
             double want = 0, terms = 0;
             for (int64_t i = 0; i < k; i++) {
                 double x = a->used[t * a->acts.k + i];
@@ -161,11 +166,11 @@ static void compare(const struct fmk_kernel *kernel, const struct packed_weight 
     free(weight);
 }
 
-/* 1..33 and 64; in a hurry, what is more than one to four tokens at a time have left of it. */
+/* 1..33 and 64; in a hurry, 1..5, 8, 15 and 16. */
 static int32_t next_m(int32_t m) {
-    if (m == 33)
-        return 64;
-    return quick() && m >= 5 ? (m < 8 ? 8 : m < 15 ? 15 : 33) : m + 1;
+    if (quick())
+        return m < 5 ? m + 1 : m == 5 ? 8 : m == 8 ? 15 : m + 1;
+    return m == 33 ? MOST : m + 1;
 }
 
 /* One token and one tile of rows at a time, checked against the sums in double; then every m, whose bits must
@@ -177,11 +182,11 @@ static void check_shape(const struct fmk_kernel *kernel, const struct packed_wei
     float *out = allocate(MOST * ROW * sizeof(float) + CANARIES);
     for (int64_t row = 0; row < w->packed.n; row += ROW) {
         int64_t n = fmk_min(ROW, w->packed.n - row);
-        for (int32_t t = 0; t < MOST; t++)
+        for (int32_t t = 0; t < most(); t++)
             run_tile(kernel, w, a, row, t, 1, single + t * ROW);
         compare(kernel, w, a, row, single);
-        for (int32_t m = 1; m <= MOST; m = next_m(m))
-            for (int32_t first = 0; first + m <= MOST; first += 64 - m ? 64 - m : 1) {
+        for (int32_t m = 1; m <= most(); m = next_m(m))
+            for (int32_t first = 0; first + m <= most(); first += fmk_max(1, most() - m)) {
                 run_tile(kernel, w, a, row, first, m, out);
                 for (int32_t t = 0; t < m; t++)
                     if (memcmp(out + t * ROW, single + (first + t) * ROW, (size_t)n * sizeof(float)))
@@ -326,6 +331,8 @@ static void check_family(const struct fmk_kernel *kernel, const struct fmk_layou
 
 static bool present(const struct fmk_kernel *kernel) {
     if (kernel->backend != FMK_BACKEND_CPU)
+        return false;
+    if (quick() && !kernel->layout) /* plain C of any machine, on every layout: for the runs that have time */
         return false;
     if (!(kernel->needs & ~fmk_cpu_features(NULL)))
         return true;
