@@ -71,11 +71,7 @@ FMK_INLINE ints multiply_16(ints a, ints b) {
 }
 /* sum + a0 * b0 + a1 * b1 of the int16 pairs in each lane. */
 FMK_INLINE ints dot_pairs(ints sum, ints a, ints b) {
-#if defined(__AVXVNNI__)
-    return _mm256_dpwssd_avx_epi32(sum, a, b);
-#else
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
-#endif
 }
 FMK_INLINE floats to_floats(ints x) {
     return _mm256_cvtepi32_ps(x);
