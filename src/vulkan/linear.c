@@ -246,7 +246,8 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
     constants[FMK_VK_SPEC_ROUTED] = plan->routed;
     constants[FMK_VK_SPEC_VECTORS] =
         in_vectors(part) && (!product->glu || in_vectors(&plan->w->parts[product->part + 1]));
-    constants[FMK_VK_SPEC_NATIVE_HALF] = fmk_vulkan_of(ctx)->info.properties12.shaderDenormPreserveFloat16;
+    constants[FMK_VK_SPEC_NATIVE_HALF] =
+        fmk_vulkan_of(ctx)->info.properties12.driverID == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
     if (coopmat || (gemv && subgroups))
         constants[FMK_VK_SPEC_SUBGROUP] = fmk_vulkan_of(ctx)->info.subgroup;
     if (coopmat) {
