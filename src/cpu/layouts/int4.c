@@ -125,17 +125,20 @@ static uint8_t *pack_panel(const struct fmk_source *source, const struct fmk_pac
                         k[0], out + eight * size, out + panel * size + eight);
         out += header_bytes(packed);
     }
-    int64_t stride;
+    int64_t stride, chunk = panel * FMK_PANEL_CHUNK;
     const uint8_t *words =
         in_order && rows == panel ? fmk_int4_words(source, expert, row, k[0], &stride) : NULL;
     if (words) {
-        for (int j = 4; j < 8; j++) /* the next chunk's */
+        for (int j = 4; j < 8; j++) { /* the next chunk's, and a quarter of the fourth one's place */
             __builtin_prefetch((const void *)((uintptr_t)words + (uintptr_t)(j * stride)));
+            __builtin_prefetch((const void *)((uintptr_t)out + (uintptr_t)(4 * chunk + j % 4 * chunk / 4)),
+                               1);
+        }
         pack_words(words, stride, panel, out);
     } else {
         gather_chunk(source, expert, row, rows, k, panel, out);
     }
-    return out + panel * FMK_PANEL_CHUNK;
+    return out + chunk;
 }
 
 static void pack_panels(const struct fmk_source *source, const struct fmk_packed *packed,

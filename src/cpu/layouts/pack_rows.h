@@ -1,6 +1,6 @@
 /* How the K-quants' packers go through a matrix: a panel of rows at a time, block by block, so that what they
  * write is one run. What they read is many short ones, which no prefetcher of the hardware follows: while a
- * block of a panel is packed, the same of the next panel is asked for. */
+ * block of a panel is packed, the same of the next panel is asked for, and the next block's place. */
 #ifndef FMK_CPU_PACK_ROWS_H
 #define FMK_CPU_PACK_ROWS_H
 
@@ -36,6 +36,8 @@ static inline __attribute__((always_inline)) void pack_rows(const struct fmk_sou
             for (int64_t r = 0; r < panel; r++)
                 for (int64_t i = 0; i < block_bytes; i += 64)
                     __builtin_prefetch((const void *)((uintptr_t)next[r] + (uintptr_t)(b * block_bytes + i)));
+            for (int64_t i = 0; i < panel_bytes; i += 64) /* the next block, to be written */
+                __builtin_prefetch((const void *)((uintptr_t)out + (uintptr_t)(panel_bytes + i)), 1);
             pack(in, panel, out);
             for (int64_t r = 0; r < panel; r++)
                 in[r] += step[r];
