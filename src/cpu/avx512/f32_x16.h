@@ -71,18 +71,35 @@ FMK_INLINE void all_tokens(const struct panel *panel, const struct fmk_tile *til
 typedef void decode_panel(const struct fmk_packed *part, const uint8_t *data, int64_t k, int64_t count,
                           struct panel *panel);
 
+/* Asks for what follows `count` k at position k by FETCH_AHEAD bytes, of all panels that take turns together.
+ */
+FMK_INLINE void fetch_ahead(const struct fmk_packed *part, const uint8_t *panel, int64_t k, int64_t count,
+                            int32_t streams) {
+    enum { FETCH_AHEAD = 8192 };
+    const int64_t chunk = (int64_t)part->stride / (part->k_packed / 32); /* about */
+    const uint8_t *ahead = panel + k / 32 * chunk + FETCH_AHEAD / streams;
+    for (int64_t i = 0; i < count / 32 * chunk; i += 64)
+        _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+}
+
 FMK_INLINE void multiply_tile(const struct fmk_tile *tile, decode_panel *decode) {
     const struct fmk_packed *part = tile->part;
     const uint8_t *data = tile->data + (uint64_t)(tile->row / 16) * part->stride;
+    const int32_t rows_in_turns = 16 * tile->streams;
     struct panel panel;
     for (int32_t t = 0; t < tile->tokens; t++)
         memset(tile->out + t * FMK_TILE_N, 0, FMK_TILE_N * sizeof(float));
-    for (int64_t k = 0; k < part->k_packed; k += FMK_K_BLOCK)
-        for (int32_t row = 0; row < tile->rows; row += 16) {
-            int64_t count = fmk_min(FMK_K_BLOCK, part->k_packed - k);
-            decode(part, data + (uint64_t)(row / 16) * part->stride, k, count, &panel);
-            all_tokens(&panel, tile, k, count, tile->out + row);
-        }
+    for (int32_t first = 0; first < tile->rows; first += rows_in_turns) {
+        int32_t end = (int32_t)fmk_min(first + rows_in_turns, tile->rows);
+        for (int64_t k = 0; k < part->k_packed; k += FMK_K_BLOCK)
+            for (int32_t row = first; row < end; row += 16) {
+                const uint8_t *packed = data + (uint64_t)(row / 16) * part->stride;
+                int64_t count = fmk_min(FMK_K_BLOCK, part->k_packed - k);
+                fetch_ahead(part, packed, k, count, tile->streams);
+                decode(part, packed, k, count, &panel);
+                all_tokens(&panel, tile, k, count, tile->out + row);
+            }
+    }
 }
 
 #endif
