@@ -159,7 +159,9 @@ def main():
     ms = sorted({row["m"] for row in linear})
     decode = [m for m in ms if m <= arguments.decode]
 
-    figure, all_axes = plt.subplots(2, len(threads), figsize=(6.2 * len(threads), 8.2), squeeze=False)
+    rows_of_panels, columns = (1, 2) if len(threads) == 1 else (2, len(threads))
+    figure, all_axes = plt.subplots(rows_of_panels, columns, figsize=(6.2 * columns, 4.1 * rows_of_panels), squeeze=False)
+    all_axes = all_axes.reshape(2, len(threads))
     for column, count in enumerate(threads):
         rates = [(row["name"], 1e-9 * row["rate"]) for row in rows
                  if row["record"] == "ceiling" and row["threads"] == count]
