@@ -120,7 +120,8 @@ enum {
 enum {
     FMK_WEIGHT_BORROW = 1, /* keep using the source bytes where a kernel can: they must outlive the
                               weight (or belong to `source`). Bytes no kernel can use are copied. CUDA:
-                              used are dense and PACKED bytes in device memory */
+                              used are dense and PACKED bytes in device memory. Vulkan: all but GPTQ and
+                              Marlin, in device memory or where the driver takes it the host's */
     FMK_WEIGHT_GLU = 2     /* two parts of equal n: parts[0] is gate, parts[1] is up */
 };
 
@@ -314,8 +315,8 @@ typedef struct {
     fmk_backend backend;
     int32_t device;          /* index among the backend's devices; the CPU has only 0 */
     int32_t cpu_threads;     /* size of the thread pool, the caller included; 0 = one per core this
-                                process may run on; 1 = the calling thread alone. CUDA: for weights, which
-                                it checks and copies to pinned memory */
+                                process may run on; 1 = the calling thread alone. CUDA, Vulkan: for weights,
+                                which it checks and brings to the device */
     const char *disable;     /* features to do without, separated by commas: "avx2,fma", "sm90,cublas";
                                 an unknown name is ignored, so that one string serves every machine */
     fmk_allocator allocator; /* for weights; all zero = the library's own */
@@ -326,20 +327,20 @@ typedef struct {
     /* Told of conflicts and fallbacks while weights are made: level 0 note, 1 warning. Any thread. */
     void (*log)(void *user, int32_t level, const char *text);
     void *log_user;
-    const void *native;     /* CUDA: a CUcontext, borrowed: it must outlive this context. NULL = the
-                               device's primary context, which the CUDA runtime uses too. Vulkan: an
-                               fmk_vulkan_device, read during the call, whose handles are borrowed; NULL = an
-                               instance and a device of the library's own. With native, `device` is not
-                               looked at. CPU: NULL */
-    uint64_t staging_bytes; /* CUDA, Vulkan: memory of the host through which weights are uploaded; 0 =
-                               64 MiB */
+    const void *native;         /* CUDA: a CUcontext, borrowed: it must outlive this context. NULL = the
+                                   device's primary context, which the CUDA runtime uses too. Vulkan: an
+                                   fmk_vulkan_device, read during the call, whose handles are borrowed;
+                                   NULL = an instance and a device of the library's own. With native,
+                                   `device` is not looked at. CPU: NULL */
+    uint64_t staging_bytes;     /* CUDA, Vulkan: memory of the host through which weights are uploaded; 0 =
+                                   64 MiB */
     const void *pipeline_cache; /* Vulkan: what fmk_context_pipeline_cache once gave, or NULL */
     uint64_t pipeline_cache_size;
 } fmk_context_desc;
 
 /* fmk_vulkan_device.extras: what the VkDevice was made with beyond what is required. */
 enum {
-    FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1, /* VK_EXT_external_memory_host: BORROW of host memory */
+    FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1,  /* VK_EXT_external_memory_host: BORROW of host memory */
     FMK_VULKAN_SUBGROUP_SIZE_CONTROL = 2, /* VK_EXT_subgroup_size_control with its two features: faster */
     FMK_VULKAN_COOPERATIVE_MATRIX = 4     /* likewise VK_NV_cooperative_matrix with its feature, shaderFloat16
                                              and vulkanMemoryModel; needs SUBGROUP_SIZE_CONTROL too */
@@ -422,7 +423,8 @@ FMK_API fmk_status fmk_weight_storage(fmk_context *ctx, const fmk_weight_desc *d
 /* Validates everything, then packs. Sources must live until the weight is ready (on the CPU: until this
  * returns), and as long as the weight when it borrows. CUDA: packing is enqueued on the queue's stream, after
  * what is there (of a source in device memory, its kernels may be); calls on the same stream need not wait
- * for it, others wait by fmk_weight_ready. The stream must not be under capture. */
+ * for it, others wait by fmk_weight_ready. The stream must not be under capture. Vulkan: packed when this
+ * returns; what is in device memory must have been written. */
 FMK_API fmk_status fmk_weight_create(fmk_weight **out, fmk_queue *queue, const fmk_weight_desc *desc);
 /* Another reference to the same weight, to be destroyed on its own. */
 FMK_API fmk_status fmk_weight_retain(fmk_weight *weight);
@@ -441,7 +443,8 @@ FMK_API fmk_status fmk_weight_dequantize(fmk_queue *queue, const fmk_weight *wei
                                          const fmk_buffer *out, fmk_dtype out_type, int64_t out_stride);
 /* Drops the caller's reference. queue: later work on it may reuse the memory; NULL: the caller vouches
  * that nothing in flight uses the weight. CUDA: the last reference gives an allocator of the caller's its
- * memory back at once, with the queue's stream; without one it waits for the queue. */
+ * memory back at once, with the queue's stream; without one it waits for the queue. Vulkan: likewise, but the
+ * caller's command buffers must be done. */
 FMK_API void fmk_weight_destroy(fmk_weight *weight, fmk_queue *queue);
 
 /* ---- linear ---------------------------------------------------------------------------------- */
@@ -457,7 +460,8 @@ FMK_API fmk_status fmk_workspace_size(const fmk_weight *weight, const fmk_linear
 /* Does all host-side set-up for calls of this weight, on this queue, like `max` with any m up to its own;
  * after it fmk_linear neither allocates nor waits for set-up. CUDA: loads kernels and makes the cuBLAS
  * handle; fmk_linear answers FMK_ENOTPREPARED where it was left out, and buffers that are given in `max` are
- * checked to be memory of the device. On the CPU there is nothing to do and it only checks. */
+ * checked to be memory of the device. Vulkan: makes pipelines; likewise FMK_ENOTPREPARED. On the CPU there is
+ * nothing to do and it only checks. */
 FMK_API fmk_status fmk_prepare(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *max);
 /* Enqueues one projection. Never allocates, locks a global, or reads the environment. */
 FMK_API fmk_status fmk_linear(fmk_queue *queue, const fmk_weight *weight, const fmk_linear_args *args);
