@@ -92,6 +92,10 @@ static char *take(int64_t *at, char *base, int64_t bytes) {
 /* Whole blocks of 256, for gemm kernels. */
 static int64_t place_gemm(enum fmk_acts_form form, int64_t k, int64_t rows, char *base,
                           struct fmk_gemm_acts *acts) {
+    /* Of tiles, 32 tokens by 256 k are eight runs of 2 KB, `rows` lines apart. An odd number of 2 KB keeps
+     * them from falling on the same half of L1's sets. */
+    if (form >= FMK_ACTS_GEMM_BF16 && rows >= 64)
+        rows = fmk_round_up(rows, 64) + 32;
     int64_t blocks = rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK), at = 0;
     *acts = (struct fmk_gemm_acts){.capacity = rows};
     if (form == FMK_ACTS_GEMM_F32) {

@@ -39,16 +39,16 @@ struct products {
     int64_t w_stride;               /* strips, from one to the next */
     bool first;                     /* of K: there are no sums yet */
     struct fmk_lines weights, acts; /* of the next sheet */
+    int32_t weights_rate, acts_rate;
 };
 
-/* Lines while four products are made, in 64 cycles: what memory gives one core, or more. */
+/* Lines while four products are made: so many that all are asked for by the last of a sheet's products. More
+ * at once would keep the core's few line buffers from what it loads meanwhile. */
 static inline void fetch(struct products *products) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
+    for (int32_t i = 0; i < products->weights_rate; i++)
         fmk_lines_next(&products->weights);
-        fmk_lines_next(&products->weights);
+    for (int32_t i = 0; i < products->acts_rate; i++)
         fmk_lines_next(&products->acts);
-    }
 }
 
 /* A tiles of tokens times B strips. */
@@ -109,9 +109,19 @@ FMK_INLINE void all_strips(struct products *products, int32_t token, const int A
         multiply_tiles(products, token, s, A, 1);
 }
 
+/* Lines a turn, for `turns` turns: at most as many as memory gives a core while four products are made. */
+static int32_t rate_of(const struct fmk_lines *lines, int64_t turns) {
+    int64_t all = lines->left + lines->run * lines->runs;
+    return (int32_t)fmk_min(8, (all + turns - 1) / turns);
+}
+
 /* A sheet times all tokens; tiles are configured for 16 tokens each, and are so again afterwards. */
 static void multiply_sheet(struct products *products) {
     int32_t tokens = products->job->tokens, t = 0;
+    int64_t turns = (int64_t)((tokens + 2 * TILE - 1) / (2 * TILE)) * ((products->strips + 1) / 2) *
+                    products->tiles * products->count;
+    products->weights_rate = rate_of(&products->weights, turns);
+    products->acts_rate = rate_of(&products->acts, turns);
     for (; t + 2 * TILE <= tokens; t += 2 * TILE)
         all_strips(products, t, 2);
     int32_t left = tokens - t;
