@@ -39,7 +39,7 @@ struct products {
     int64_t w_stride;               /* strips, from one to the next */
     bool first;                     /* of K: there are no sums yet */
     struct fmk_lines weights, acts; /* of the next sheet */
-    int32_t weights_rate, acts_rate;
+    int32_t weights_rate, acts_rate, burst;
 };
 
 /* Lines while four products are made: so many that all are asked for by the last of a sheet's products. More
@@ -109,19 +109,9 @@ FMK_INLINE void all_strips(struct products *products, int32_t token, const int A
         multiply_tiles(products, token, s, A, 1);
 }
 
-/* Lines a turn, for `turns` turns: at most as many as memory gives a core while four products are made. */
-static int32_t rate_of(const struct fmk_lines *lines, int64_t turns) {
-    int64_t all = lines->left + lines->run * lines->runs;
-    return (int32_t)fmk_min(8, (all + turns - 1) / turns);
-}
-
 /* A sheet times all tokens; tiles are configured for 16 tokens each, and are so again afterwards. */
 static void multiply_sheet(struct products *products) {
     int32_t tokens = products->job->tokens, t = 0;
-    int64_t turns = (int64_t)((tokens + 2 * TILE - 1) / (2 * TILE)) * ((products->strips + 1) / 2) *
-                    products->tiles * products->count;
-    products->weights_rate = rate_of(&products->weights, turns);
-    products->acts_rate = rate_of(&products->acts, turns);
     for (; t + 2 * TILE <= tokens; t += 2 * TILE)
         all_strips(products, t, 2);
     int32_t left = tokens - t;
@@ -139,11 +129,34 @@ static void multiply_sheet(struct products *products) {
     configure(TILE, TILE);
 }
 
+enum { RATE = 5, BURST = 16 }; /* lines that memory gives a core in 64 cycles; that it waits for at once */
+
+/* So many turns, of four products each, have the lines asked for. What they are too few for is asked for
+ * while this sheet is decoded, some lines before each strip. */
+static void set_rates(struct products *products) {
+    const struct fmk_lines *weights = &products->weights, *acts = &products->acts;
+    int64_t pairs =
+        (int64_t)((products->job->tokens + 2 * TILE - 1) / (2 * TILE)) * ((products->strips + 1) / 2);
+    int64_t turns = pairs * products->tiles * products->count;
+    int64_t lines = weights->left + weights->run * weights->runs,
+            of_acts = acts->left + acts->run * acts->runs;
+    products->weights_rate = (int32_t)fmk_min(RATE, (lines + turns - 1) / turns);
+    products->acts_rate = (int32_t)fmk_min(RATE, (of_acts + turns - 1) / turns);
+    int64_t rest = fmk_max(0, lines - turns * products->weights_rate);
+    products->burst = (int32_t)fmk_min(BURST, (rest + products->strips - 1) / products->strips);
+}
+
+static void fetch_burst(struct products *products) {
+    for (int32_t i = 0; i < products->burst; i++)
+        fmk_lines_next(&products->weights);
+}
+
 /* What is the same for one product and for three. */
-static struct products begin_sheet(const struct fmk_gemm_job *job, int64_t k, int32_t count) {
+static struct products begin_sheet(const struct fmk_gemm_job *job, int64_t k, int32_t count, int terms) {
     const struct fmk_gemm_acts *acts = job->acts;
     struct products products = {
         .job = job,
+        .count = terms,
         .tiles = (count + TILE_K - 1) / TILE_K,
         .strips = (job->rows + FMK_STRIP - 1) / FMK_STRIP,
         .x_stride = acts->capacity * TILE_K,
@@ -160,6 +173,7 @@ static struct products begin_sheet(const struct fmk_gemm_job *job, int64_t k, in
                                .run = job->tokens,
                                .jump = 64 * (acts->capacity - job->tokens),
                                .runs = tiles - 1};
+    set_rates(&products);
     return products;
 }
 static_assert(FMK_K_BLOCK == 8 * TILE_K, "a sheet is eight tiles deep");
@@ -180,11 +194,13 @@ static void run(const struct fmk_gemm_job *job) {
     configure(TILE, TILE);
     for (int64_t k = 0; k < job->part->k_packed; k += FMK_K_BLOCK) {
         int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k);
-        struct products products = begin_sheet(job, k, count);
-        for (int32_t s = 0; s < products.strips; s++)
+        struct products products = begin_sheet(job, k, count, 1);
+        for (int32_t s = 0; s < products.strips; s++) {
+            fetch_burst(&products);
             bf16_decode_block(job, job->row + s * FMK_STRIP, k, count, sheet[s].pair, decode_integers);
+        }
         products.operands[0] = (struct operands){acts_at(job, 0, k), sheet};
-        products.count = products.w_stride = 1;
+        products.w_stride = 1;
         multiply_sheet(&products);
     }
     tile_release();
@@ -216,9 +232,11 @@ static void run_split(const struct fmk_gemm_job *job) {
     configure(TILE, TILE);
     for (int64_t k = 0; k < job->part->k_packed; k += FMK_K_BLOCK) {
         int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k);
-        struct products products = begin_sheet(job, k, count);
+        /* bf16 has no second part */
+        struct products products = begin_sheet(job, k, count, job->part->dtype == FMK_BF16 ? 2 : 3);
         for (int32_t s = 0; s < products.strips; s++) {
             struct f32_strip strip;
+            fetch_burst(&products);
             f32_decode_strip(job, job->row + s * FMK_STRIP, k, count, &strip, decode_integers);
             split_strip(&strip, products.tiles * TILE_K, &sheet[2 * s]);
         }
@@ -226,7 +244,6 @@ static void run_split(const struct fmk_gemm_job *job) {
         products.operands[0] = (struct operands){x, sheet};
         products.operands[1] = (struct operands){acts_at(job, 1, k), sheet};
         products.operands[2] = (struct operands){x, sheet + 1};
-        products.count = job->part->dtype == FMK_BF16 ? 2 : 3; /* bf16 has no second part */
         products.w_stride = 2;
         multiply_sheet(&products);
     }
