@@ -6,6 +6,7 @@
 #include "error.h"
 #include "vulkan/device.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -279,6 +280,66 @@ static void test_not_prepared(void **state) {
     free(blob);
 }
 
+/* ---- threads ---- */
+
+struct worker {
+    fmk_context *ctx;
+    struct subject *subject;
+    fmk_status status;
+};
+
+/* Makes a weight, prepares, and multiplies, on a queue of its own; assertions belong to the main thread. */
+static void *work(void *argument) {
+    struct worker *w = argument;
+    struct subject *s = w->subject;
+    fmk_queue *queue = NULL;
+    fmk_weight *copy = NULL;
+    fmk_weight_desc desc = {.struct_size = sizeof desc, .parts = &s->part.part, .num_parts = 1};
+    w->status = fmk_queue_create(&queue, w->ctx, NULL);
+    for (int i = 0; i < 20 && !w->status; i++) {
+        w->status = fmk_weight_create(&copy, queue, &desc);
+        if (!w->status)
+            w->status = fmk_prepare(queue, copy, &s->args);
+        if (!w->status)
+            w->status = fmk_linear(queue, i % 2 ? copy : s->weight, &s->args);
+        fmk_weight_destroy(copy, queue);
+    }
+    if (!w->status)
+        w->status = fmk_queue_wait(queue);
+    fmk_queue_destroy(queue);
+    return NULL;
+}
+
+/* They share a context: its VkQueue, its staging memory and its pipelines. */
+static void test_threads(void **state) {
+    (void)state;
+    enum { THREADS = 4 };
+    struct ref_rng rng = ref_rng_start("vulkan/threads");
+    fmk_context_desc desc = {
+        .struct_size = sizeof desc, .backend = FMK_BACKEND_VULKAN, .native = vulkan_handles()};
+    struct bench b = {0};
+    struct subject subjects[THREADS];
+    struct worker workers[THREADS];
+    pthread_t threads[THREADS];
+    OK(fmk_context_create(&b.ctx, &desc));
+    OK(fmk_queue_create(&b.queue, b.ctx, NULL));
+    for (int i = 0; i < THREADS; i++) {
+        make_subject(&subjects[i], &b, &rng);
+        workers[i] = (struct worker){b.ctx, &subjects[i], FMK_OK};
+    }
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(workers[i].status, FMK_OK);
+        assert_product(&subjects[i]);
+        free_subject(&subjects[i], &b);
+    }
+    fmk_queue_destroy(b.queue);
+    fmk_context_destroy(b.ctx);
+}
+
 /* ---- the caller's command buffers ---- */
 
 /* A command buffer with calls in it can be submitted over and over: nothing of a call is in the library. */
@@ -388,7 +449,7 @@ int main(void) {
         cmocka_unit_test(test_lock),          cmocka_unit_test(test_auto),
         cmocka_unit_test(test_limits),        cmocka_unit_test(test_largest_allocation),
         cmocka_unit_test(test_not_prepared),  cmocka_unit_test(test_recorded),
-        cmocka_unit_test(test_borrowed_host),
+        cmocka_unit_test(test_borrowed_host), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
