@@ -136,7 +136,7 @@ static void check_line(struct line *line, struct device *device) {
     struct projection reference;
     projection_set(&reference, device, line->weight, CHECKED_ROWS, FMK_LINEAR_REFERENCE, 0, line->in,
                    device_want);
-    reference.args.in_rows.handle = device_rows;
+    reference.args.in_rows = device_buffer(device, device_rows);
     projection_prepare(&reference);
     projection_run(&reference);
     device_read(device, want, device_want, CHECKED_ROWS * row_size);
