@@ -83,8 +83,8 @@ struct fmk_layout {
 
 /* The rows of layouts.c; NULL for an unknown id. */
 const struct fmk_layout *fmk_layout_by_id(int32_t id);
-/* The layout in which a backend whose device has these features keeps a source: in place when borrowing is asked
- * for and possible. */
+/* The layout in which a backend whose device has these features keeps a source: in place when borrowing is
+ * asked for and possible. */
 const struct fmk_layout *fmk_layout_choose(fmk_backend backend, uint32_t features, enum fmk_family family,
                                            bool borrow);
 
