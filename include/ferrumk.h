@@ -434,7 +434,7 @@ FMK_API fmk_status fmk_weight_info(const fmk_weight *weight, fmk_weight_info_t *
 FMK_API fmk_status fmk_weight_part_info(const fmk_weight *weight, int32_t part, fmk_part_info *out);
 /* Writes the packed bytes to host memory of `capacity` bytes; *size is set to what they need. host NULL
  * asks for the size alone. Re-import: one part of FMK_FORMAT_PACKED, qweight = those bytes with their
- * size, aligned to 64 when borrowed. The bytes belong to one layout_id and byte order. Waits for the
+ * size, aligned to 128 when borrowed. The bytes belong to one layout_id and byte order. Waits for the
  * device; not while one of its streams is under capture. */
 FMK_API fmk_status fmk_weight_export(fmk_weight *weight, void *host, uint64_t capacity, uint64_t *size);
 /* W of one expert as [n][k]; out_stride 0 = k. Values are those of the formats' published formulas:
