@@ -101,8 +101,6 @@ static const char *not_gemm_dense(const struct fmk_query *query) {
         return "the weights are of another type than the activations";
     if (query->m <= FMK_GEMM_M_DENSE && query->part->n * query->part->k < FMK_GEMM_WEIGHTS)
         return "it is no faster for so few rows and weights";
-    if (query->one && query->part->n * query->part->k >= FMK_ONE_WEIGHTS)
-        return "it is no faster for one row of so many weights";
     if (query->m <= FMK_GEMM_M_DENSE && !query->bare)
         return "bias, addend or activation would need a kernel of their own";
     return not_for_gemm(query);

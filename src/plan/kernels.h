@@ -86,7 +86,6 @@ enum {
      * rows, if the weights are not too many; of packed ones faster up to so many rows. */
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_WEIGHTS = 32 << 20,
-    FMK_ONE_WEIGHTS = 256 << 20, /* from which on one row is ours again */
     FMK_GEMM_M_DECODE = 64,
     FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
     /* A call that cuBLAS serves has room for so much at once at least. */
