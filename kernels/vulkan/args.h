@@ -47,7 +47,8 @@
  * Numbers of rows, tokens, lanes and invocations are powers of two.
  *
  * gemv: a workgroup has ROWS rows, LANES invocations share one, and so each has ROWS * LANES / THREADS rows
- * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS.
+ * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS. Shared memory: TOKENS * STAGE * 17 / 4 bytes and
+ * 4 for each invocation.
  *
  * gemm: ROWS * TOKENS / THREADS is 32 or 64; THREADS <= 2 * ROWS and <= 8 * TOKENS. Shared memory: 128 bytes
  * for each row and token of the tile.
@@ -71,7 +72,8 @@
 #define FMK_VK_SPEC_SCALED                                                                                   \
     13 /* gemv: 1: weights are scaled, for TOKENS > 2; 0: sums are. Not the same bits */
 #define FMK_VK_SPEC_NATIVE_HALF 14 /* 1: the device's own conversion of f16 keeps subnormals */
-#define FMK_VK_SPECS 15
+#define FMK_VK_SPEC_STAGE 15       /* gemv: k of the activations in shared memory: a power of two, 256 or more */
+#define FMK_VK_SPECS 16
 
 /* fmk_vk_*.types: fmk_dtype of `to`, of the addend, and fmk_act; of `from` and the weights where they are not
  * specialised. */

@@ -10,8 +10,8 @@
 layout(constant_id = FMK_VK_SPEC_WEIGHT_TYPE) const uint WEIGHT_TYPE = FMK_VK_F16;
 
 const uint STRIDE = 1, WIDTH = 1;
-const uint QUADS = 2, RUNS = 0; /* eight weights */
-const bool MINIMA = false, TAIL = false;
+const uint QUADS = 2, RUNS = 0, UNIT_K = 8;
+const bool MINIMA = false;
 
 struct Unit {
     uvec4 words[2]; /* one for halves */
@@ -29,8 +29,11 @@ uint64_t row_address(uint64_t data, uint row) {
 uint run_of(uint quad) {
     return 0;
 }
-uint quad_k(uint u, uint quad) {
-    return 8 * u + 4 * quad;
+uint place_of(uint quad) {
+    return quad / 16 * 16 + quad % 2 * 8 + quad / 2 % 8;
+}
+uint staged_at(uint u, uint quad) {
+    return u / 8 * 16 + quad * 8 + u % 8;
 }
 vec2 scales_of(Unit unit, uint row, uint run) {
     return vec2(0.0);

@@ -12,8 +12,8 @@
  * chunk's k, where v = u % 4. Four invocations are the pairs of rows, four times these the v. */
 const uint STRIDE = 4, WIDTH = 2;
 const uint TAKE = CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
-const uint QUADS = 2 * TAKE, RUNS = 1;
-const bool MINIMA = true, TAIL = true;
+const uint QUADS = 2 * TAKE, RUNS = 1, UNIT_K = 8 * TAKE;
+const bool MINIMA = true;
 
 uint pair_of_rows();
 
@@ -35,8 +35,11 @@ uint64_t row_address(uint64_t data, uint row) {
 uint run_of(uint quad) {
     return 0;
 }
-uint quad_k(uint u, uint quad) {
-    return (u / 4 * TAKE + quad / 2) * 32 + quad % 2 * 16 + u % 4 * 4;
+uint place_of(uint quad) {
+    return quad;
+}
+uint staged_at(uint u, uint quad) {
+    return (u / 4 * TAKE + quad / 2) * 8 + quad % 2 * 4 + u % 4;
 }
 vec4 quad_of(Unit unit, uint row, uint quad) {
     return nibbles_of(unit.nibbles[quad / 2][row], quad % 2 != 0, 0.0);

@@ -12,8 +12,8 @@ const uint STRIDE = 1, WIDTH = 1;
 
 /* A quarter of a block: 32 bytes, whose low nibbles are one sub-block of 32 weights and whose high nibbles are the
  * next. Quads 2 i and 2 i + 1 are those of word i. */
-const uint QUADS = 16, RUNS = 2;
-const bool MINIMA = true, TAIL = false;
+const uint QUADS = 16, RUNS = 2, UNIT_K = 64;
+const bool MINIMA = true;
 
 struct Unit {
     uint nibbles[8];
@@ -32,8 +32,11 @@ uint64_t row_address(uint64_t data, uint row) {
 uint run_of(uint quad) {
     return quad % 2;
 }
-uint quad_k(uint u, uint quad) {
-    return 64 * u + quad % 2 * 32 + quad / 2 * 4;
+uint place_of(uint quad) {
+    return quad + quad / 16;
+}
+uint staged_at(uint u, uint quad) {
+    return 17 * u + quad % 2 * 8 + quad / 2;
 }
 vec4 quad_of(Unit unit, uint row, uint quad) {
     return nibbles_of(unit.nibbles[quad / 2], quad % 2 != 0, 0.0);

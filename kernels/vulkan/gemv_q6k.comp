@@ -12,8 +12,8 @@ const uint STRIDE = 1, WIDTH = 1;
 
 /* Of half h of a block, l = 16 (u % 2) .. + 15: weights 128 h + l + 0, 32, 64, 96, of which each run has a scale.
  * Quads 4 i .. 4 i + 3 are those of word i of each. */
-const uint QUADS = 16, RUNS = 4;
-const bool MINIMA = false, TAIL = false;
+const uint QUADS = 16, RUNS = 4, UNIT_K = 64;
+const bool MINIMA = false;
 
 struct Unit {
     uint low[4], low_32[4], high[4]; /* from l on; from l + 32 on; the high bits of all four runs */
@@ -32,8 +32,11 @@ uint64_t row_address(uint64_t data, uint row) {
 uint run_of(uint quad) {
     return quad % 4;
 }
-uint quad_k(uint u, uint quad) {
-    return u / 2 * 128 + u % 2 * 16 + quad % 4 * 32 + quad / 4 * 4;
+uint place_of(uint quad) {
+    return quad + quad / 32;
+}
+uint staged_at(uint u, uint quad) {
+    return 33 * (u / 2) + u % 2 * 4 + quad % 4 * 8 + quad / 4;
 }
 vec2 scales_of(Unit unit, uint row, uint run) {
     return vec2(unit.scale[run], 0.0);

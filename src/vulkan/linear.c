@@ -8,9 +8,12 @@
 
 enum {
     GEMV_THREADS = 128,
-    GEMV_ROWS = 16,    /* of weights, of a workgroup, */
-    GEMV_LANES = 32,   /* and the invocations that share one */
-    GEMM_THREADS = 64, /* with the smallest tile: so many tokens, of routed calls */
+    GEMV_OWN = 4,         /* rows of weights of an invocation, */
+    GEMV_LANES = 32,      /* and the invocations that share one; */
+    GEMV_LANES_MANY = 16, /* for more than four tokens, or for any number of them with the same sums */
+    GEMV_STAGE = 8192,    /* k of the activations in shared memory at most, */
+    GEMV_SHARED = 49152,  /* and bytes of it */
+    GEMM_THREADS = 64,    /* with the smallest tile: so many tokens, of routed calls */
     GEMM_ROWS = 64,
     GEMM_TOKENS = 32,
     LARGE_THREADS = 256, /* with the largest, for more tokens than half of it has */
@@ -203,6 +206,28 @@ static bool in_vectors(const struct fmk_packed *part) {
     return (address(part->data) | part->stride | part->expert_stride) % multiple[part->layout->family] == 0;
 }
 
+/* Who works on a gemv, and how much of the activations it has in shared memory. Sums depend on the former
+ * alone. */
+static void set_gemv(const struct slab *slab, int64_t rows, int64_t k, uint32_t *constants) {
+    const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
+    bool invariant = slab->plan->call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
+    uint32_t tokens = run_of_tokens(slab, rows);
+    uint32_t lanes = invariant || tokens > 4 ? GEMV_LANES_MANY : GEMV_LANES;
+    uint32_t room = (limits->maxComputeSharedMemorySize < GEMV_SHARED ? limits->maxComputeSharedMemorySize
+                                                                      : GEMV_SHARED) -
+                    4 * GEMV_THREADS;
+    uint32_t stage = GEMV_STAGE;
+    while (stage > 256 && (stage / 2 >= k || tokens * (stage / 4) * 17 > room))
+        stage /= 2;
+    if (!invariant && lanes > stage / 64) /* else some would have nothing to do */
+        lanes = stage / 64;
+    constants[FMK_VK_SPEC_ROWS] = GEMV_OWN * GEMV_THREADS / lanes;
+    constants[FMK_VK_SPEC_TOKENS] = tokens;
+    constants[FMK_VK_SPEC_LANES] = lanes;
+    constants[FMK_VK_SPEC_STAGE] = stage;
+    constants[FMK_VK_SPEC_SCALED] = tokens > 2 || invariant;
+}
+
 /* The tile of a gemm and who works on it. Sums do not depend on it. */
 static void set_tile(const struct slab *slab, int64_t rows, uint32_t *constants) {
     const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
@@ -255,11 +280,7 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
     } else if (!gemv) {
         set_tile(slab, rows, constants);
     } else {
-        constants[FMK_VK_SPEC_ROWS] = GEMV_ROWS;
-        constants[FMK_VK_SPEC_TOKENS] = run_of_tokens(slab, rows);
-        constants[FMK_VK_SPEC_LANES] = GEMV_LANES;
-        constants[FMK_VK_SPEC_SCALED] =
-            constants[FMK_VK_SPEC_TOKENS] > 2 || plan->call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
+        set_gemv(slab, rows, part->k_packed, constants);
     }
     return kernel;
 }
