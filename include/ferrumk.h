@@ -125,12 +125,14 @@ enum {
     FMK_WEIGHT_GLU = 2     /* two parts of equal n: parts[0] is gate, parts[1] is up */
 };
 
-/* fmk_linear_args.flags. Bit 4 is reserved. */
+/* fmk_linear_args.flags */
 enum {
     FMK_LINEAR_PDL = 1, /* CUDA: may begin, and fetch weights, while the kernel before it on the stream is
                            still running (programmatic dependent launch): that kernel must not write the
                            weight. Elsewhere it does nothing */
     FMK_LINEAR_BATCH_INVARIANT = 2, /* an output row's bits depend neither on m nor on its place */
+    FMK_LINEAR_FAST_REDUCE = 4,     /* Vulkan: kernels that multiply in f16 may sum up more there before they
+                                       go on in float: relative L2 <= 1e-3. Elsewhere it does nothing */
     FMK_LINEAR_EXACT = 8,           /* no rounding of activations below float: relative L2 <= 1e-6 */
     FMK_LINEAR_REDUCE_TOP_K = 16,   /* out has one row per token: the sum over its top_k pairs, without
                                        the skipped ones; 0 where all are */
@@ -342,8 +344,9 @@ typedef struct {
 enum {
     FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1,  /* VK_EXT_external_memory_host: BORROW of host memory */
     FMK_VULKAN_SUBGROUP_SIZE_CONTROL = 2, /* VK_EXT_subgroup_size_control with its two features: faster */
-    FMK_VULKAN_COOPERATIVE_MATRIX = 4     /* likewise VK_NV_cooperative_matrix with its feature, shaderFloat16
+    FMK_VULKAN_COOPERATIVE_MATRIX = 4,    /* likewise VK_NV_cooperative_matrix with its feature, shaderFloat16
                                              and vulkanMemoryModel; needs SUBGROUP_SIZE_CONTROL too */
+    FMK_VULKAN_FLOAT16 = 8                /* likewise shaderFloat16 */
 };
 
 /* A Vulkan device. The VkInstance is of version 1.2 or later; the VkDevice has the features

@@ -9,18 +9,19 @@
  *     units()                        of a row
  *     row_of(first, own)             the team's row with which the invocation's own begins, by its number
  *     row_address(data, row)
- *     struct Unit, load_unit(row address, number)
+ *     struct Raw, load_raw(row address, number)      its bytes
+ *     struct Unit, open_unit(raw, number)
  *     quad_of(unit, row, quad)       of the unit's rows; codes, or weights
- *     place_of(quad)                 where a quad of activations lies in shared memory, counted from where they begin
- *     staged_at(number, quad)        which quad's place it is that belongs to the unit's: so that what neighbouring
- *                                    invocations read lies in different banks
+ *     place_of(quad)                 where a quad of activations lies in shared memory
+ *     staged_at(number, quad)        the place of that which belongs to the unit's quad: what neighbouring invocations
+ *                                    read lies in different banks
  *     run_of(quad)
  *     scales_of(unit, row, run)      scale and minimum
  *
  * LANES * STRIDE invocations are a team, LANES share a row and take its units in turn. Each has OWN rows, so that
- * activations, once loaded, serve them all; weights are loaded for all of them before any is used. Activations are
- * brought to shared memory, STAGE k at a time, zeros behind the last. A unit is taken apart once for all tokens. In
- * the end, halves of what an invocation has are swapped with others until each has sums of its own. */
+ * activations, once loaded, serve them all; the bytes of the next units are on their way while these are multiplied.
+ * Activations are brought to shared memory, STAGE k at a time, zeros behind the last. A unit is taken apart once for
+ * all tokens. In the end, halves of what an invocation has are swapped with others until each has sums of its own. */
 
 layout(local_size_x_id = FMK_VK_SPEC_THREADS) in;
 layout(constant_id = FMK_VK_SPEC_THREADS) const uint THREADS = 128;
@@ -43,6 +44,7 @@ uint64_t from_row[TOKENS];
 const uint PITCH = STAGE / 4 + STAGE / 64; /* whatever the places are */
 shared vec4 staged[TOKENS * PITCH];
 uint staged_k = ~0u; /* of which k on they are there */
+Raw raw[OWN / WIDTH]; /* the next units */
 Unit unit[OWN / WIDTH];
 uint64_t row_at[OWN / WIDTH]; /* first byte of each unit's row */
 /* Of own row i / TOKENS and token i % TOKENS; in the end see add_lanes. */
@@ -187,7 +189,7 @@ void multiply_codes(uint u) {
 
 void load_units(uint u) {
     [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
-        unit[i] = load_unit(row_at[i], u);
+        raw[i] = load_raw(row_at[i], u);
 }
 
 /* The sums of the team's rows from `first` on. */
@@ -203,14 +205,15 @@ void multiply(uint64_t data, uint first) {
         const uint stop = min(end, from + slab);
         load_units(min(u, end - 1));
         stage(from * UNIT_K);
-        while (u < stop) {
+        for (; u < stop; u += LANES) {
+            [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
+                unit[i] = open_unit(raw[i], u);
+            if (u + LANES < stop)
+                load_units(u + LANES);
             if (RUNS == 0 || SCALED != 0)
                 multiply_weights(u - from);
             else
                 multiply_codes(u - from);
-            u += LANES;
-            if (u < stop)
-                load_units(u);
         }
     }
     add_lanes();

@@ -16,6 +16,7 @@ const bool MINIMA = false;
 struct Unit {
     uvec4 words[2]; /* one for halves */
 };
+#define Raw Unit
 
 uint units() {
     return args.k / 8;
@@ -44,12 +45,15 @@ vec4 quad_of(Unit unit, uint row, uint quad) {
     uvec2 pairs = quad == 0 ? unit.words[0].xy : unit.words[0].zw;
     return vec4(split_pair(pairs.x, WEIGHT_TYPE), split_pair(pairs.y, WEIGHT_TYPE));
 }
-Unit load_unit(uint64_t row, uint u) {
+Unit load_raw(uint64_t row, uint u) {
     uint64_t at = row + 8 * number_size(WEIGHT_TYPE) * uint64_t(u);
     Unit unit;
     unit.words[0] = load_words(at, VECTORS != 0);
     unit.words[1] = WEIGHT_TYPE == FMK_VK_F32 ? load_words(at + 16, VECTORS != 0) : uvec4(0);
     return unit;
+}
+Unit open_unit(Unit raw, uint u) {
+    return raw;
 }
 
 #include "gemv.glsl"

@@ -15,6 +15,9 @@ const uint STRIDE = 1, WIDTH = 1;
 const uint QUADS = 16, RUNS = 2, UNIT_K = 64;
 const bool MINIMA = true;
 
+struct Raw {
+    uvec4 header, low, high;
+};
 struct Unit {
     uint nibbles[8];
     vec2 scale[2]; /* of both sub-blocks: scale, minimum */
@@ -45,16 +48,18 @@ vec2 scales_of(Unit unit, uint row, uint run) {
     return unit.scale[run];
 }
 
-Unit load_unit(uint64_t row, uint u) {
+Raw load_raw(uint64_t row, uint u) {
     uint64_t block = row + uint64_t(u / 4) * Q4K_BLOCK, nibbles = block + 16 + u % 4 * 32;
-    uvec4 header = load_words(block, VECTORS != 0), low = load_words(nibbles, VECTORS != 0),
-          high = load_words(nibbles + 16, VECTORS != 0);
+    return Raw(load_words(block, VECTORS != 0), load_words(nibbles, VECTORS != 0),
+               load_words(nibbles + 16, VECTORS != 0));
+}
+Unit open_unit(Raw raw, uint u) {
     Unit unit;
     [[unroll]] for (uint i = 0; i < 4; i++) {
-        unit.nibbles[i] = low[i];
-        unit.nibbles[4 + i] = high[i];
+        unit.nibbles[i] = raw.low[i];
+        unit.nibbles[4 + i] = raw.high[i];
     }
-    find_scales(header, u % 4, unit.scale);
+    find_scales(raw.header, u % 4, unit.scale);
     return unit;
 }
 

@@ -15,8 +15,13 @@ const uint STRIDE = 1, WIDTH = 1;
 const uint QUADS = 16, RUNS = 4, UNIT_K = 64;
 const bool MINIMA = false;
 
-struct Unit {
+struct Raw {
     uint low[4], low_32[4], high[4]; /* from l on; from l + 32 on; the high bits of all four runs */
+    uint d;
+    int scale[4];
+};
+struct Unit {
+    uint low[4], low_32[4], high[4];
     float scale[4];
 };
 
@@ -46,16 +51,26 @@ vec4 quad_of(Unit unit, uint row, uint quad) {
     return q6k_codes(run % 2 == 0 ? unit.low[i] : unit.low_32[i], unit.high[i], run);
 }
 
-Unit load_unit(uint64_t row, uint u) {
+Raw load_raw(uint64_t row, uint u) {
     uint64_t block = row + uint64_t(u / 4) * Q6K_BLOCK;
     uint half_at = u / 2 % 2, l = u % 2 * 16;
-    Unit unit;
-    unit.low = load_even(block + 64 * half_at + l);
-    unit.low_32 = load_even(block + 64 * half_at + l + 32);
-    unit.high = load_even(block + 128 + 32 * half_at + l);
-    float d = q6k_d(block);
+    Raw raw;
+    raw.low = load_even(block + 64 * half_at + l);
+    raw.low_32 = load_even(block + 64 * half_at + l + 32);
+    raw.high = load_even(block + 128 + 32 * half_at + l);
+    raw.d = load_2(block + 208);
     [[unroll]] for (uint run = 0; run < 4; run++)
-        unit.scale[run] = d * q6k_scale(block, 8 * half_at + u % 2 + 2 * run);
+        raw.scale[run] = int(load_1(block + 192 + 8 * half_at + u % 2 + 2 * run));
+    return raw;
+}
+Unit open_unit(Raw raw, uint u) {
+    Unit unit;
+    unit.low = raw.low;
+    unit.low_32 = raw.low_32;
+    unit.high = raw.high;
+    float d = split_halves(raw.d).x;
+    [[unroll]] for (uint run = 0; run < 4; run++)
+        unit.scale[run] = d * float(bitfieldExtract(raw.scale[run], 0, 8));
     return unit;
 }
 

@@ -49,7 +49,9 @@ enum fmk_cuda_path {
 enum fmk_vulkan_path {
     FMK_VULKAN_GEMV = 32, /* no number of fmk_cuda_path */
     FMK_VULKAN_GEMM,
+    FMK_VULKAN_HALF, /* the same in f16 */
     FMK_VULKAN_COOPMAT,
+    FMK_VULKAN_FEW, /* the same for few rows */
     FMK_VULKAN_PLAIN,
     FMK_VULKAN_DOUBLE /* plain, with sums as precise as doubles */
 };
@@ -82,6 +84,8 @@ const struct fmk_kernel *fmk_kernel_choose(const struct fmk_query *query);
 enum {
     /* Rows of an expert up to which a Vulkan kernel for few is the faster one. */
     FMK_VULKAN_GEMV_ROWS = 8,
+    FMK_VULKAN_FEW_LEAST = 5, /* rows of few kernels */
+    FMK_VULKAN_FEW_MOST = 16,
     /* Where the choice on CUDA changes. Of dense weights our kernels are as fast as cuBLAS up to so many
      * rows, if the weights are not too many; of packed ones faster up to so many rows. */
     FMK_GEMM_M_DENSE = 8,
