@@ -24,11 +24,17 @@ enum {
     TILE = 16,
     TILE_K = 32,
     TILE_PAIRS = TILE_K / 2,
-    FEW = 2 * TILE,      /* tokens for which sums stay in tiles */
-    FEW_ROWS = 4 * TILE, /* of their sheets, where they fill one tile; half of it for two */
-    FEW_AHEAD = 512,     /* k between what is decoded and what is asked for */
-    ROWS = 256,          /* of a job */
-    SHEETS = 2           /* the one that is multiplied, the one that is decoded */
+    ROWS = 256, /* of a job; of its sheets, of 256 k, for many tokens */
+    /* Up to so many: sums stay in tiles. A sheet's rows, where tokens fill one tile; half of it for two. How
+     * far behind what is decoded the k are that are asked for. */
+    FEW = 2 * TILE,
+    FEW_ROWS = 4 * TILE,
+    FEW_AHEAD = 512,
+    /* Up to so many: L2 holds their activations. */
+    MIDDLE = 128,
+    MIDDLE_ROWS = 128,
+    MIDDLE_DEPTH = 512,
+    SHEETS = 2 /* the one that is multiplied, the one that is decoded */
 };
 static_assert((int)FMK_STRIP == (int)TILE, "a strip is a tile wide");
 
@@ -65,11 +71,11 @@ struct work {
     int64_t span;                    /* bytes of a sheet's k of a panel */
     struct sheet sheet, next, later; /* that is multiplied; decoded; asked for */
     struct operands operands[3];
-    int32_t tiles;                  /* along k */
-    int32_t turns, units, due;      /* of `sheet`; of `next`; that are to be decoded by now, in 1/turns */
-    int32_t strip, piece;           /* of `next`: the unit that is decoded next */
-    struct fmk_lines lines;         /* of `later` */
-    int32_t unit_lines, turn_lines; /* that are asked for with each */
+    int32_t tiles;                /* along k */
+    int32_t turns, units, due;    /* of `sheet`; of `next`; that are to be decoded by now, in 1/turns */
+    int32_t strip, piece;         /* of `next`: the unit that is decoded next */
+    struct fmk_lines lines, acts; /* of `later`; of `next`, where L2 does not hold activations */
+    int32_t unit_lines, turn_lines, turn_acts; /* that are asked for with each */
 };
 
 /* ---- what goes on beside products ---- */
@@ -113,6 +119,18 @@ static const uint16_t *acts_at(const struct work *work, int plane, int64_t k) {
     return work->job->acts->bf16[plane] + k / TILE_K * work->x_stride + work->job->token * TILE_K;
 }
 
+/* A line is 32 k of a token. */
+FMK_INLINE struct fmk_lines act_lines(const struct work *work, const struct sheet *sheet) {
+    const struct fmk_gemm_job *job = work->job;
+    if (job->tokens <= MIDDLE || sheet->strips <= 0)
+        return (struct fmk_lines){0};
+    return (struct fmk_lines){.at = (const uint8_t *)acts_at(work, 0, sheet->k),
+                              .left = job->tokens,
+                              .run = job->tokens,
+                              .jump = 64 * (job->acts->capacity - job->tokens),
+                              .runs = (sheet->count + TILE_K - 1) / TILE_K - 1};
+}
+
 /* Spreads what is to be done beside the products over `turns`. */
 FMK_INLINE void spread(struct work *work, int32_t turns) {
     const struct sheet *next = &work->next;
@@ -127,6 +145,8 @@ FMK_INLINE void spread(struct work *work, int32_t turns) {
     int32_t lines = lines_left(&work->lines);
     work->unit_lines = small ? (lines + work->units - 1) / work->units : 0;
     work->turn_lines = small ? 0 : (lines + turns - 1) / turns;
+    work->acts = act_lines(work, next);
+    work->turn_acts = (lines_left(&work->acts) + turns - 1) / turns;
 }
 
 static __attribute__((noinline)) void decode_due(struct work *work) {
@@ -149,6 +169,8 @@ static __attribute__((noinline)) void decode_due(struct work *work) {
 FMK_INLINE void meanwhile(struct work *work) {
     if (work->turn_lines)
         fmk_lines_ask(&work->lines, work->turn_lines);
+    if (work->turn_acts)
+        fmk_lines_ask(&work->acts, work->turn_acts);
     work->due += work->units;
     if (work->due >= work->turns)
         decode_due(work);
@@ -349,8 +371,6 @@ static void decode_one(const struct fmk_gemm_job *job, int64_t row, int64_t k, i
     (void)part;
     bf16_decode_unit(job, row, k, count, out, decode_integers);
 }
-
-enum { MIDDLE = 128, MIDDLE_ROWS = 128, MIDDLE_DEPTH = 512 }; /* for so many tokens */
 
 static void run(const struct fmk_gemm_job *job) {
     struct kind kind = {.decode = decode_one,
