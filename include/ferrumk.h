@@ -131,8 +131,9 @@ enum {
                            still running (programmatic dependent launch): that kernel must not write the
                            weight. Elsewhere it does nothing */
     FMK_LINEAR_BATCH_INVARIANT = 2, /* an output row's bits depend neither on m nor on its place */
-    FMK_LINEAR_FAST_REDUCE = 4,     /* Vulkan: kernels that multiply in f16 may sum up more there before they
-                                       go on in float: relative L2 <= 1e-3. Elsewhere it does nothing */
+    FMK_LINEAR_FAST_REDUCE = 4,     /* Vulkan: products of many rows may be summed in f16, some at a time, on
+                                       a device without cooperative matrices: relative L2 <= 1e-3. Elsewhere
+                                       it does nothing */
     FMK_LINEAR_EXACT = 8,           /* no rounding of activations below float: relative L2 <= 1e-6 */
     FMK_LINEAR_REDUCE_TOP_K = 16,   /* out has one row per token: the sum over its top_k pairs, without
                                        the skipped ones; 0 where all are */

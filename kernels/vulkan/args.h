@@ -45,8 +45,8 @@
  *                     F16 or SCALED_F16, weights are rounded to f16, brought into its range before
  *     NAME_few        gemm, likewise, with matrices of 16 x 8 x 16, where subgroups shuffle and vote: for up
  *                     to 16 tokens. Activations are SCALED_F16
- *     NAME_half       gemm, with shaderFloat16: products and short sums in f16. Activations are
- *                     SCALED_F16, weights as above
+ *     NAME_half       gemm, with shaderFloat16: products, and sums of 64 of them, in f16. Activations
+ *                     are SCALED_F16, weights as above
  *
  * Specialisation constants, by constant_id. A kernel declares those that it looks at, with any default.
  * Numbers of rows, tokens, lanes and invocations are powers of two.
@@ -81,8 +81,7 @@
     13 /* gemv: 1: weights are scaled, for TOKENS > 2; 0: sums are. Not the same bits */
 #define FMK_VK_SPEC_NATIVE_HALF 14 /* 1: the device's own conversion of f16 keeps subnormals */
 #define FMK_VK_SPEC_STAGE 15 /* gemv: k of the activations in shared memory: a power of two, 256 or more */
-#define FMK_VK_SPEC_RUN 16   /* gemm_half: k that are summed in f16, two by two: 4 .. 64 */
-#define FMK_VK_SPECS 17
+#define FMK_VK_SPECS 16
 
 /* fmk_vk_*.types: fmk_dtype of `to`, of the addend, and fmk_act; of `from` and the weights where they are not
  * specialised. */

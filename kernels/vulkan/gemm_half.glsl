@@ -1,8 +1,7 @@
-/* Products with many tokens in f16 on the ordinary units, two k at a time: RUN of them are summed in f16, and these
- * sums in floats. Activations are below 2^6, weights below 2^4, so that a sum of 32 products is below 2^15. An
- * invocation has eight rows and TAKE tokens of the tile, in quads that lie apart so that neighbours read neighbouring
- * quads. While a slab is multiplied the next is on its way to registers. */
-layout(constant_id = FMK_VK_SPEC_RUN) const uint RUN = 32;
+/* Products with many tokens in f16 on the ordinary units, two k at a time: those of a slab are summed in f16, and these
+ * sums in floats. Activations are below 2^6, weights below 2^4, so that a sum of half a slab's products is below 2^15.
+ * An invocation has eight rows and TAKE tokens of the tile, in quads that lie apart so that neighbours read
+ * neighbouring quads. While a slab is multiplied the next is on its way to registers. */
 
 const uint TAKE = ROWS * TOKENS / THREADS / 8; /* 4 or 8 */
 const uint UNITS = ROWS * SLAB / UNIT / THREADS, EIGHTS = TOKENS * SLAB / 8 / THREADS; /* of an invocation */
@@ -50,26 +49,24 @@ void put_slab(uint k) {
 }
 
 void multiply_slab(uint row_quad, uint token_quad) {
-    [[dont_unroll]] for (uint run = 0; run < SLAB; run += RUN) {
-        f16vec2 part[8 * TAKE];
-        [[unroll]] for (uint i = 0; i < 8 * TAKE; i++)
-            part[i] = f16vec2(0.0);
-        [[dont_unroll]] for (uint from = run / 2; from < (run + RUN) / 2; from += 2)
-            [[unroll]] for (uint pair = from; pair < from + 2; pair++) {
-                const uint at_weights = pair * (ROWS / 4) + row_quad;
-                uvec4 w[2] = uvec4[2](tile[at_weights], tile[at_weights + ROWS / 8]);
-                [[unroll]] for (uint q = 0; q < TAKE / 4; q++) {
-                    uvec4 x = tile[TILE_TOKENS + pair * (TOKENS / 4) + token_quad + q * (TOKENS / TAKE)];
-                    [[unroll]] for (uint i = 0; i < 4; i++)
-                        [[unroll]] for (uint r = 0; r < 8; r++) {
-                            const uint at = (4 * q + i) * 8 + r;
-                            part[at] = fma(unpackFloat2x16(w[r / 4][r % 4]), unpackFloat2x16(x[i]), part[at]);
-                        }
-                }
+    f16vec2 part[8 * TAKE];
+    [[unroll]] for (uint i = 0; i < 8 * TAKE; i++)
+        part[i] = f16vec2(0.0);
+    [[dont_unroll]] for (uint from = 0; from < SLAB / 2; from += 2)
+        [[unroll]] for (uint pair = from; pair < from + 2; pair++) {
+            const uint at_weights = pair * (ROWS / 4) + row_quad;
+            uvec4 w[2] = uvec4[2](tile[at_weights], tile[at_weights + ROWS / 8]);
+            [[unroll]] for (uint q = 0; q < TAKE / 4; q++) {
+                uvec4 x = tile[TILE_TOKENS + pair * (TOKENS / 4) + token_quad + q * (TOKENS / TAKE)];
+                [[unroll]] for (uint i = 0; i < 4; i++)
+                    [[unroll]] for (uint r = 0; r < 8; r++) {
+                        const uint at = (4 * q + i) * 8 + r;
+                        part[at] = fma(unpackFloat2x16(w[r / 4][r % 4]), unpackFloat2x16(x[i]), part[at]);
+                    }
             }
-        [[unroll]] for (uint i = 0; i < 8 * TAKE; i++)
-            sum[i] += float(part[i].x) + float(part[i].y);
-    }
+        }
+    [[unroll]] for (uint i = 0; i < 8 * TAKE; i++)
+        sum[i] += float(part[i].x) + float(part[i].y);
 }
 
 /* Results go by way of the tile, four tokens of each invocation at a time, so that no code is made for each sum. */

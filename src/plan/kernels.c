@@ -164,6 +164,17 @@ static const char *not_vulkan_f16(const struct fmk_query *query) {
     return why ? why : not_vulkan_gemm(query);
 }
 
+static const char *not_vulkan_half(const struct fmk_query *query) {
+    if (!(query->flags & FMK_LINEAR_FAST_REDUCE))
+        return "it sums in f16 and the call does not ask for FAST_REDUCE";
+    return not_vulkan_f16(query);
+}
+
+static const char *not_vulkan_half_dense(const struct fmk_query *query) {
+    const char *why = not_rows_of_8(query->part);
+    return why ? why : not_vulkan_half(query);
+}
+
 static const char *not_vulkan_f16_dense(const struct fmk_query *query) {
     const char *why = not_rows_of_8(query->part);
     return why ? why : not_vulkan_f16(query);
@@ -296,7 +307,7 @@ static const struct fmk_kernel rows[] = {
     {"vulkan.dense.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
      not_vulkan_f16_dense, NULL, FMK_VULKAN_COOPMAT, NULL},
     {"vulkan.dense.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, FMK_VK_FLOAT16, FMK_ACTS_F32,
-     not_vulkan_f16_dense, NULL, FMK_VULKAN_HALF, NULL},
+     not_vulkan_half_dense, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.dense.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm_dense,
      NULL, FMK_VULKAN_GEMM, NULL},
     {"vulkan.dense.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemv_dense,
@@ -305,8 +316,8 @@ static const struct fmk_kernel rows[] = {
      NULL, FMK_VULKAN_FEW, NULL},
     {"vulkan.int4.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, FMK_VK_COOPMAT, FMK_ACTS_F32,
      not_vulkan_f16, NULL, FMK_VULKAN_COOPMAT, NULL},
-    {"vulkan.int4.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, FMK_VK_FLOAT16, FMK_ACTS_F32, not_vulkan_f16,
-     NULL, FMK_VULKAN_HALF, NULL},
+    {"vulkan.int4.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, FMK_VK_FLOAT16, FMK_ACTS_F32,
+     not_vulkan_half, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.int4.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.int4.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, no_objection, NULL,
@@ -316,7 +327,7 @@ static const struct fmk_kernel rows[] = {
     {"vulkan.q4_k.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
      not_vulkan_f16, NULL, FMK_VULKAN_COOPMAT, NULL},
     {"vulkan.q4_k.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, FMK_VK_FLOAT16, FMK_ACTS_F32,
-     not_vulkan_f16, NULL, FMK_VULKAN_HALF, NULL},
+     not_vulkan_half, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.q4_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.q4_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,
@@ -326,7 +337,7 @@ static const struct fmk_kernel rows[] = {
     {"vulkan.q6_k.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
      not_vulkan_f16, NULL, FMK_VULKAN_COOPMAT, NULL},
     {"vulkan.q6_k.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, FMK_VK_FLOAT16, FMK_ACTS_F32,
-     not_vulkan_f16, NULL, FMK_VULKAN_HALF, NULL},
+     not_vulkan_half, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.q6_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.q6_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,

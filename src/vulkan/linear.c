@@ -8,12 +8,12 @@
 
 enum {
     GEMV_THREADS = 128,
-    GEMV_OWN = 4,         /* rows of weights of an invocation, */
-    GEMV_LANES = 32,      /* and the invocations that share one; */
-    GEMV_LANES_MANY = 16, /* for more than four tokens, or for any number of them with the same sums */
-    GEMV_STAGE = 8192,    /* k of the activations in shared memory at most, */
-    GEMV_SHARED = 49152,  /* and bytes of it */
-    GEMM_THREADS = 64,    /* with the smallest tile: so many tokens, of routed calls */
+    GEMV_GROUPS = 256,        /* workgroups at least, where rows can be shared by more invocations */
+    GEMV_MOST_LANES = 32,     /* of these */
+    GEMV_STAGE = 2048,        /* k of the activations in shared memory at most, */
+    GEMV_STAGE_TOKENS = 1024, /* of several tokens, */
+    GEMV_SHARED = 49152,      /* and bytes of them */
+    GEMM_THREADS = 64,        /* with the smallest tile: so many tokens, of routed calls */
     GEMM_ROWS = 64,
     GEMM_TOKENS = 32,
     LARGE_THREADS = 256, /* with the largest, for more tokens than half of it has */
@@ -22,14 +22,9 @@ enum {
     LARGE_SHARED = 32768, /* bytes of shared memory that it takes */
     COOPMAT_ROWS = 128,   /* of a tile of matrices */
     COOPMAT_LANES = 32,   /* and of a subgroup */
-    FEW_THREADS = 128,
-    FEW_ROWS = 32,
-    HALF_THREADS = 128, /* of products in f16, with more than half its tokens */
-    HALF_ROWS = 128,
-    HALF_TOKENS = 64,
-    HALF_SHARED = 24580,
-    HALF_RUN = 16,      /* k that are summed in f16, */
-    HALF_RUN_FAST = 64, /* and with FAST_REDUCE */
+    HALF_SHARED = 32772,  /* bytes of shared memory that the largest tile takes in f16 */
+    FEW_THREADS = 64,
+    FEW_ROWS = 16,
     PLAIN_THREADS = 64,
     PLAIN_TOKENS = 8,
     ROWS_THREADS = 128, /* gather, glu, reduce */
@@ -251,22 +246,31 @@ static bool in_vectors(const struct fmk_packed *part) {
     return (address(part->data) | part->stride | part->expert_stride) % multiple[part->layout->family] == 0;
 }
 
-/* Who works on a gemv, and how much of the activations it has in shared memory. Sums depend on the former
- * alone. */
-static void set_gemv(const struct slab *slab, int64_t rows, int64_t k, uint32_t *constants) {
+/* Who works on a gemv, and how much of the activations it has in shared memory. Sums depend on how many share
+ * a row, which with BATCH_INVARIANT does not depend on the tokens. */
+static void set_gemv(const struct slab *slab, const struct fmk_packed *part, int64_t rows,
+                     uint32_t *constants) {
+    static const struct {
+        uint32_t own, lanes; /* rows of an invocation, invocations of a row */
+    } by_family[] = {[FMK_FAMILY_DENSE] = {4, 32},
+                     [FMK_FAMILY_INT4] = {2, 8},
+                     [FMK_FAMILY_Q4_K] = {4, 8},
+                     [FMK_FAMILY_Q6_K] = {2, 16}};
     const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
     bool invariant = slab->plan->call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
-    uint32_t tokens = run_of_tokens(slab, rows);
-    uint32_t lanes = invariant || tokens > 4 ? GEMV_LANES_MANY : GEMV_LANES;
-    uint32_t room = (limits->maxComputeSharedMemorySize < GEMV_SHARED ? limits->maxComputeSharedMemorySize
-                                                                      : GEMV_SHARED) -
-                    4 * GEMV_THREADS;
-    uint32_t stage = GEMV_STAGE;
-    while (stage > 256 && (stage / 2 >= k || tokens * (stage / 4) * 17 > room))
+    uint32_t tokens = run_of_tokens(slab, rows), stage = tokens > 1 ? GEMV_STAGE_TOKENS : GEMV_STAGE;
+    uint32_t own = by_family[part->layout->family].own, lanes = by_family[part->layout->family].lanes;
+    if (part->n * lanes < (int64_t)GEMV_GROUPS * own * GEMV_THREADS)
+        own = 2;
+    while (lanes < GEMV_MOST_LANES && part->n * lanes < (int64_t)GEMV_GROUPS * own * GEMV_THREADS)
+        lanes *= 2;
+    uint32_t room = limits->maxComputeSharedMemorySize;
+    room = (room < GEMV_SHARED ? room : GEMV_SHARED) - 4 * GEMV_THREADS;
+    while (stage > 256 && (stage / 2 >= part->k_packed || tokens * (stage / 4) * 17 > room))
         stage /= 2;
     if (!invariant && lanes > stage / 64) /* else some would have nothing to do */
         lanes = stage / 64;
-    constants[FMK_VK_SPEC_ROWS] = GEMV_OWN * GEMV_THREADS / lanes;
+    constants[FMK_VK_SPEC_ROWS] = own * GEMV_THREADS / lanes;
     constants[FMK_VK_SPEC_TOKENS] = tokens;
     constants[FMK_VK_SPEC_LANES] = lanes;
     constants[FMK_VK_SPEC_STAGE] = stage;
@@ -285,15 +289,15 @@ static void set_tile(const struct slab *slab, int64_t rows, uint32_t *constants)
     constants[FMK_VK_SPEC_TOKENS] = large ? LARGE_TOKENS : GEMM_TOKENS;
 }
 
-/* The same of products in f16: how long sums in f16 are, they do depend on. */
+/* The same of products in f16. */
 static void set_half_tile(const struct slab *slab, int64_t rows, uint32_t *constants) {
     const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
-    bool large = rows > HALF_TOKENS / 2 && limits->maxComputeSharedMemorySize >= HALF_SHARED;
-    constants[FMK_VK_SPEC_THREADS] = large ? HALF_THREADS : GEMM_THREADS;
-    constants[FMK_VK_SPEC_ROWS] = large ? HALF_ROWS : GEMM_ROWS;
-    constants[FMK_VK_SPEC_TOKENS] = large ? HALF_TOKENS : GEMM_TOKENS;
-    constants[FMK_VK_SPEC_RUN] =
-        slab->plan->call->args.flags & FMK_LINEAR_FAST_REDUCE ? HALF_RUN_FAST : HALF_RUN;
+    set_tile(slab, rows, constants);
+    if (limits->maxComputeSharedMemorySize < HALF_SHARED) {
+        constants[FMK_VK_SPEC_THREADS] = GEMM_THREADS;
+        constants[FMK_VK_SPEC_ROWS] = GEMM_ROWS;
+        constants[FMK_VK_SPEC_TOKENS] = GEMM_TOKENS;
+    }
 }
 
 /* A tile of cooperative matrices, which a device with them has room for. Nor do sums depend on this. */
@@ -357,7 +361,7 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
     else if (product->path == FMK_VULKAN_GEMM)
         set_tile(slab, rows, constants);
     else
-        set_gemv(slab, rows, part->k_packed, constants);
+        set_gemv(slab, part, rows, constants);
     return kernel;
 }
 
