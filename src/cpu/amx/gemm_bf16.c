@@ -53,6 +53,7 @@ struct kind {
 /* Up to `depth` k of some strips of the job; none, behind the last one. */
 struct sheet {
     int64_t row, k; /* in the part */
+    int64_t offset; /* of k, in bytes of a panel */
     int32_t strips, count;
     bf16_pair *pairs; /* [strip][part][depth / 2] */
 };
@@ -69,6 +70,7 @@ struct work {
     bool few;                        /* sums stay in tiles */
     int64_t x_stride;                /* of activations, from 32 k to the next */
     int64_t span;                    /* bytes of a sheet's k of a panel */
+    int32_t panels, pieces;          /* of a strip: panels; units of a whole sheet */
     struct sheet sheet, next, later; /* that is multiplied; decoded; asked for */
     struct operands operands[3];
     int32_t tiles;                /* along k */
@@ -83,9 +85,12 @@ struct work {
 /* The sheet after this one: along K, and then the next rows. */
 FMK_INLINE struct sheet sheet_after(const struct work *work, const struct sheet *sheet) {
     const struct fmk_gemm_job *job = work->job;
-    struct sheet next = {.row = sheet->row, .k = sheet->k + work->kind.depth, .strips = sheet->strips};
+    struct sheet next = {.row = sheet->row,
+                         .k = sheet->k + work->kind.depth,
+                         .offset = sheet->offset + work->span,
+                         .strips = sheet->strips};
     if (next.k >= job->part->k_packed) {
-        next.k = 0;
+        next.k = next.offset = 0;
         next.row += work->kind.rows;
         int64_t rows = fmk_min(work->kind.rows, job->row + job->rows - next.row);
         next.strips = (int32_t)(rows + FMK_STRIP - 1) / FMK_STRIP;
@@ -98,20 +103,18 @@ static int32_t lines_left(const struct fmk_lines *lines) {
     return (int32_t)(lines->left + lines->run * lines->runs);
 }
 
+/* Of whole strips: what is asked for behind the last row is nothing to anybody. */
 FMK_INLINE struct fmk_lines weight_lines(const struct work *work, const struct sheet *sheet) {
     const struct fmk_gemm_job *job = work->job;
-    const struct fmk_packed *part = job->part;
     if (sheet->strips <= 0)
         return (struct fmk_lines){0};
-    int32_t rows = part->layout->panel_rows;
-    int64_t there = fmk_min(sheet->strips * FMK_STRIP, part->n - sheet->row), run = (work->span + 63) / 64;
+    int64_t stride = (int64_t)job->part->stride, run = (work->span + 63) / 64;
     return (struct fmk_lines){
-        .at = job->data + (uint64_t)(sheet->row / rows) * part->stride +
-              sheet->k / work->kind.depth * work->span,
+        .at = job->data + sheet->row / FMK_STRIP * work->panels * stride + sheet->offset,
         .left = run,
         .run = run,
-        .jump = (int64_t)part->stride - 64 * run,
-        .runs = (there + rows - 1) / rows - 1,
+        .jump = stride - 64 * run,
+        .runs = sheet->strips * work->panels - 1,
     };
 }
 
@@ -137,16 +140,12 @@ FMK_INLINE void spread(struct work *work, int32_t turns) {
     const int32_t unit_k = work->kind.unit_k;
     work->turns = turns;
     work->due = work->strip = work->piece = 0;
-    work->units = next->strips > 0 ? next->strips * ((next->count + unit_k - 1) / unit_k) : 0;
+    work->units = fmk_max(0, next->strips) *
+                  (next->count == work->kind.depth ? work->pieces : (next->count + unit_k - 1) / unit_k);
     work->lines = weight_lines(work, &work->later);
-    /* With a small unit its lines, which saves turns their own; with a large one they would be too many for
-     * the core's line buffers, and what is loaded meanwhile would wait. */
-    bool small = unit_k == UNIT_K && work->units;
-    int32_t lines = lines_left(&work->lines);
-    work->unit_lines = small ? (lines + work->units - 1) / work->units : 0;
-    work->turn_lines = small ? 0 : (lines + turns - 1) / turns;
+    work->turn_lines = work->unit_lines ? 0 : (lines_left(&work->lines) + turns - 1) / turns;
     work->acts = act_lines(work, next);
-    work->turn_acts = (lines_left(&work->acts) + turns - 1) / turns;
+    work->turn_acts = work->acts.left ? (lines_left(&work->acts) + turns - 1) / turns : 0;
 }
 
 static __attribute__((noinline)) void decode_due(struct work *work) {
@@ -319,7 +318,13 @@ static void multiply_job(const struct fmk_gemm_job *job, struct kind kind) {
         .few = job->tokens <= FEW,
         .x_stride = job->acts->capacity * TILE_K,
         .span = fmk_bytes_before(job->part, kind.depth),
+        .panels = FMK_STRIP / job->part->layout->panel_rows,
+        .pieces = kind.depth / kind.unit_k,
     };
+    /* Lines are asked for with a unit where it is small, which saves turns their own; those of a large one at
+     * once would be too many for the core's line buffers, and what is loaded meanwhile would wait. */
+    if (kind.unit_k == UNIT_K)
+        work.unit_lines = (int32_t)(work.span / 64) / work.pieces + 1;
     if (work.few)
         configure((int32_t)fmk_min(job->tokens, TILE), job->tokens - TILE);
     else
