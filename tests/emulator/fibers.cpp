@@ -2,6 +2,7 @@
  * deadlock. Even blocks let their threads go first to last, odd ones last to first: what is read before a
  * barrier that is missing has then not been written in one of the two. */
 #include "fibers.h"
+#include "races.h"
 #include "shared.h"
 
 #include <atomic>
@@ -23,15 +24,17 @@ namespace emulator {
 struct Meeting {
     uint32_t mask, arrived;
     Collective what;
+    unsigned number;
 };
 
 struct Warp {
     struct Block *block;
     unsigned number;
     uint32_t alive, ready, at_barrier; /* lanes */
-    unsigned num_meetings;
+    unsigned num_meetings, meetings_begun;
     Meeting meetings[WARP];
     Thread *thread[WARP];
+    char order[2 * WARP]; /* for races.h: of meetings, in turn; more are not under way at once */
 };
 
 struct Block {
@@ -41,8 +44,14 @@ struct Block {
     bool backwards;
     Thread *turn; /* who runs */
     void *return_to;
+    void *caller; /* for races.h: as fiber */
+    unsigned barriers;
+    char order[4]; /* of barriers, in turn, for a thread may reach the next before others leave one; of the
+                      start and the end */
     Warp warps[MOST_THREADS / WARP];
 };
+
+enum { AT_START = 2, AT_END };
 
 /* ---- changing over ---- */
 
@@ -135,6 +144,7 @@ static void yield(Thread *thread, Warp *warp) {
         next = &block->warps[pick_after(block->ready_warps, warp->number, block->backwards)];
         lane = pick(next->ready, block->backwards);
     } else if (!block->alive) {
+        races::change_to(block->caller);
         change_over(&thread->stack_pointer, block->return_to);
         return;
     } else {
@@ -143,8 +153,10 @@ static void yield(Thread *thread, Warp *warp) {
     }
     Thread *to = next->thread[lane];
     block->turn = to;
-    if (to != thread)
+    if (to != thread) {
+        races::change_to(to->fiber);
         change_over(&thread->stack_pointer, to->stack_pointer);
+    }
 }
 
 static void sleep_lane(Warp *warp, uint32_t lane) {
@@ -163,6 +175,7 @@ static void wake_lanes(Warp *warp, uint32_t lanes) {
 
 static void open_barrier(Block *block) {
     block->at_barrier = 0;
+    block->barriers++;
     for (unsigned w = 0; w < block->num_warps; w++) {
         wake_lanes(&block->warps[w], block->warps[w].at_barrier);
         block->warps[w].at_barrier = 0;
@@ -174,11 +187,14 @@ void barrier() {
     Warp *warp = thread->warp;
     Block *block = warp->block;
     uint32_t lane = uint32_t(1) << thread->lane;
+    char *order = &block->order[block->barriers % 2];
+    races::release(order);
     warp->at_barrier |= lane;
     sleep_lane(warp, lane);
     if (++block->at_barrier == block->alive)
         open_barrier(block);
     yield(thread, warp);
+    races::acquire(order);
 }
 
 Warp *arrive(uint32_t mask, Collective what, void *request) {
@@ -196,19 +212,26 @@ Warp *arrive(uint32_t mask, Collective what, void *request) {
         i++;
     Meeting &meeting = warp->meetings[i];
     if (i == warp->num_meetings) {
-        meeting = Meeting{mask, 0, what};
+        meeting = Meeting{mask, 0, what, warp->meetings_begun++};
         warp->num_meetings++;
     }
     if (meeting.what != what)
         fail("lanes of mask %08x meet in different collectives", mask);
     meeting.arrived |= lane;
-    if (meeting.arrived == mask) {
+    /* Of these only __syncwarp orders what lanes write and read. */
+    char *order = what == Collective::sync ? &warp->order[meeting.number % sizeof warp->order] : nullptr;
+    if (order)
+        races::release(order);
+    bool last = meeting.arrived == mask;
+    if (last) {
         meeting = warp->meetings[--warp->num_meetings];
-        return warp;
+    } else {
+        sleep_lane(warp, lane);
+        yield(thread, warp);
     }
-    sleep_lane(warp, lane);
-    yield(thread, warp);
-    return nullptr;
+    if (order)
+        races::acquire(order);
+    return last ? warp : nullptr;
 }
 
 void depart(Warp *warp, uint32_t mask) {
@@ -231,6 +254,7 @@ static void make_copy(void *to, const void *from) {
 void start_copy(void *to, const void *from) {
     Thread *thread = self();
     Copies &copies = thread->copies;
+    races::copied(to, from);
     if (!thread->warp->block->backwards) {
         make_copy(to, from);
         return;
@@ -250,6 +274,7 @@ void wait_for_copies(unsigned pending_groups) {
         const Copies::Copy &copy = copies.ring[copies.first % Copies::MOST];
         if (copy.group + pending_groups >= copies.group)
             return;
+        races::copied(copy.to, copy.from);
         make_copy(copy.to, copy.from);
     }
 }
@@ -258,9 +283,11 @@ void wait_for_copies(unsigned pending_groups) {
 
 static void fiber() {
     Thread *thread = self();
-    thread->grid->run(thread->grid->args);
     Warp *warp = thread->warp;
     Block *block = warp->block;
+    races::acquire(&block->order[AT_START]);
+    thread->grid->run(thread->grid->args);
+    races::release(&block->order[AT_END]);
     uint32_t lane = uint32_t(1) << thread->lane;
     warp->alive &= ~lane;
     block->alive--;
@@ -276,6 +303,11 @@ struct Stacks {
     char *memory = nullptr;
     size_t count = 0;
     ~Stacks() {
+        drop();
+    }
+    void drop() {
+        for (size_t i = 0; i < count; i++)
+            races::destroy(reinterpret_cast<Thread *>(memory + (i + 1) * STACK - sizeof(Thread))->fiber);
         if (memory)
             munmap(memory, count * STACK);
     }
@@ -283,8 +315,7 @@ struct Stacks {
     void need(size_t threads) {
         if (threads <= count)
             return;
-        if (memory)
-            munmap(memory, count * STACK);
+        drop();
         size_t size = (threads + 1) * STACK;
         char *all = static_cast<char *>(
             mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -298,8 +329,10 @@ struct Stacks {
         munmap(all + before + threads * STACK, STACK - before);
         memory = all + before;
         count = threads;
-        for (size_t i = 0; i < threads; i++)
+        for (size_t i = 0; i < threads; i++) {
             mprotect(memory + i * STACK, 4096, PROT_NONE);
+            reinterpret_cast<Thread *>(memory + (i + 1) * STACK - sizeof(Thread))->fiber = races::make();
+        }
     }
 };
 
@@ -389,7 +422,7 @@ static void run_block(Processor *on, const Grid &grid, Dim at, unsigned number) 
         warp.number = w;
         warp.alive = warp.ready = static_cast<uint32_t>((uint64_t(1) << lanes) - 1);
         warp.at_barrier = 0;
-        warp.num_meetings = 0;
+        warp.num_meetings = warp.meetings_begun = 0;
         for (unsigned l = 0; l < lanes; l++) {
             unsigned i = w * WARP + l;
             Thread *thread = thread_of(on->stacks, i);
@@ -409,7 +442,11 @@ static void run_block(Processor *on, const Grid &grid, Dim at, unsigned number) 
     Warp &warp = block->warps[first_warp];
     block->turn = warp.thread[pick(warp.ready, block->backwards)];
     on->running = &grid;
+    block->caller = races::current();
+    races::release(&block->order[AT_START]);
+    races::change_to(block->turn->fiber);
     change_over(&block->return_to, block->turn->stack_pointer);
+    races::acquire(&block->order[AT_END]);
     on->running = nullptr;
 }
 

@@ -39,6 +39,7 @@ struct alignas(64) Thread {
     Dim block;
     void *request; /* operands of the collective that it waits in */
     void *stack_pointer;
+    void *fiber; /* for races.h; stays as it is */
     bool waited_for_dependency;
     Copies copies;
 };

@@ -28,6 +28,13 @@ struct selftest_mma_args {
     int32_t bf16, rounds;
 };
 
+struct selftest_neighbour_args {
+    const int32_t *in; /* [32][4] */
+    int32_t *out;      /* [32] */
+    int32_t copy, order;
+};
+enum { SELFTEST_SYNCTHREADS, SELFTEST_SYNCWARP, SELFTEST_SHUFFLE, SELFTEST_NOTHING };
+
 struct selftest_fault_args {
     int32_t *at;
     int32_t count, kind;
