@@ -295,7 +295,7 @@ static void test_packed_damage(void **state) {
         fmk_weight *weight = create(&b, &part.part, 0), *copy;
         uint64_t size;
         OK(fmk_weight_export(weight, NULL, 0, &size));
-        uint8_t *bytes = aligned_alloc(64, (size + 63) / 64 * 64), *exact = malloc(size);
+        uint8_t *bytes = aligned_alloc(128, (size + 127) / 128 * 128), *exact = malloc(size);
         OK(fmk_weight_export(weight, bytes, size, &size));
         struct matrix in = random_matrix(FMK_F32, 2, 256, 256, &rng), out = matrix(FMK_F32, 2, 64, 64);
         fmk_part packed = {.struct_size = sizeof packed, .format = FMK_FORMAT_PACKED};
