@@ -5,8 +5,8 @@
 
 #ifdef FMK_EMULATOR_RACES
 #include <sanitizer/tsan_interface.h>
-extern "C" void __tsan_read_range(void *, unsigned long);
-extern "C" void __tsan_write_range(void *, unsigned long);
+extern "C" void __tsan_read_range(void *, long); /* as gcc knows them */
+extern "C" void __tsan_write_range(void *, long);
 #endif
 
 namespace emulator {
