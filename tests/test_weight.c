@@ -318,8 +318,7 @@ static void test_packed_damage(void **state) {
             fmk_weight_destroy(copy, b.queue);
         }
         if (samples[s].spec.groups == REF_GROUPS_SHUFFLED) {
-            /* k_index is the first section, at the next multiple of 128: a k that is not there is not read.
-             */
+            /* k_index is the first section, at a multiple of 128: a k that is not there is not read. */
             const int32_t beyond[] = {256, -2, INT32_MAX, INT32_MIN};
             for (int i = 0; i < 4; i++) {
                 memcpy(exact, bytes, size);
