@@ -333,6 +333,15 @@ static void test_packed_damage(void **state) {
             packed.qweight.data = buffer(bytes, size - cut);
             REFUSED_AS(fmk_weight_create(&copy, b.queue, &desc), FMK_EFORMAT, FMK_EINVAL, "qweight");
         }
+        if (!on_gpu()) { /* which borrows nothing of the host's */
+            uint8_t *moved = aligned_alloc(128, (size + 64 + 127) / 128 * 128);
+            memcpy(moved + 64, bytes, size);
+            packed.qweight.data = buffer(moved + 64, size);
+            desc.flags = FMK_WEIGHT_BORROW;
+            REFUSED(fmk_weight_create(&copy, b.queue, &desc), FMK_EINVAL, "which is not a multiple of 128");
+            desc.flags = 0;
+            free(moved);
+        }
         packed.qweight.data = buffer(bytes, size);
         packed.bias.data = buffer(bytes, size);
         REFUSED(fmk_weight_create(&copy, b.queue, &desc), FMK_EINVAL, "parts[0].bias is given");
