@@ -16,12 +16,9 @@
  * * low. What is left out is 2^-16 of a term. f16 weights are such sums exactly */
 #include "../gemm/lines.h"
 #include "bf16_decode.h"
-#include "tiles.h"
-
-#include <assert.h>
+#include "square.h"
 
 enum {
-    TILE = 16,
     TILE_K = 32,
     TILE_PAIRS = TILE_K / 2,
     ROWS = 256, /* of a job; of its sheets, of 256 k, for many tokens */
@@ -36,7 +33,6 @@ enum {
     MIDDLE_DEPTH = 512,
     SHEETS = 2 /* the one that is multiplied, the one that is decoded */
 };
-static_assert((int)FMK_STRIP == (int)TILE, "a strip is a tile wide");
 
 /* At most a unit (bf16_decode.h), to `out`; of a weight's second part, `part` pairs further on. */
 typedef void decode_unit(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
@@ -241,21 +237,6 @@ FMK_INLINE void multiply_tiles(struct work *work, int32_t token, int32_t strip, 
             tile_store(2 * a + b, sums[b] + a * TILE * FMK_TILE_N, stride);
 }
 
-/* Tiles of so many tokens: those of activations, and the sums beside them. Without a second one: a row of
- * sums, and three tiles of weights. */
-static void configure(int32_t first, int32_t second) {
-    struct tile_config config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) {
-        bool of_second = tile == 2 || tile == 3 || tile == 5;
-        config.row_bytes[tile] = 64;
-        config.rows[tile] = (uint8_t)(tile >= 6                 ? TILE
-                                      : of_second && second > 0 ? second
-                                      : tile == 5               ? TILE
-                                                                : first);
-    }
-    tile_configure(&config);
-}
-
 static void two_by_two(struct work *work, int32_t token) {
     int32_t s = 0;
     for (; s + 2 <= work->sheet.strips; s += 2)
@@ -292,13 +273,13 @@ static void multiply_sheet(struct work *work) {
     if (!left)
         return;
     if (!work->few)
-        configure((int32_t)fmk_min(left, TILE), left - TILE);
+        configure_square((int32_t)fmk_min(left, TILE), left - TILE);
     if (left > TILE)
         two_by_two(work, t);
     else
         one_by_four(work, t);
     if (!work->few)
-        configure(TILE, TILE);
+        configure_square(TILE, TILE);
 }
 
 /* That multiply_sheet takes, for 32 k each. */
@@ -326,9 +307,9 @@ static void multiply_job(const struct fmk_gemm_job *job, struct kind kind) {
     if (kind.unit_k == UNIT_K)
         work.unit_lines = (int32_t)(work.span / 64) / work.pieces + 1;
     if (work.few)
-        configure((int32_t)fmk_min(job->tokens, TILE), job->tokens - TILE);
+        configure_square((int32_t)fmk_min(job->tokens, TILE), job->tokens - TILE);
     else
-        configure(TILE, TILE);
+        configure_square(TILE, TILE);
 
     /* The first sheet, with nothing to multiply meanwhile. */
     const struct sheet before = {.row = job->row - kind.rows, .k = job->part->k_packed};
