@@ -67,7 +67,7 @@
 #define FMK_VK_SPEC_THREADS 0     /* local_size_x_id: invocations of a workgroup, 32 .. 1024 */
 #define FMK_VK_SPEC_ROWS 1        /* weight rows of a workgroup, or of its tile */
 #define FMK_VK_SPEC_TOKENS 2      /* tokens of a workgroup: gemv 1, 2, 4 or 8; or of its tile */
-#define FMK_VK_SPEC_IN_TYPE 3     /* of the activations */
+#define FMK_VK_SPEC_IN_TYPE 3     /* gemm: of the activations */
 #define FMK_VK_SPEC_WEIGHT_TYPE 4 /* dense: of the weights; int4: of the scales */
 #define FMK_VK_SPEC_GLU 5         /* gemv: 1: gate and up together: args.up is there, out is act(gate, up) */
 #define FMK_VK_SPEC_CHUNKS 6      /* int4: struct fmk_packed.chunks */

@@ -2,6 +2,8 @@
  * tile, in quads that lie apart so that neighbours read neighbouring quads. Each sum is made in the order of k.
  * While a slab is multiplied the next is on its way to registers. */
 
+layout(constant_id = FMK_VK_SPEC_IN_TYPE) const uint IN_TYPE = FMK_VK_F32;
+
 const uint TAKE = ROWS * TOKENS / THREADS / 8; /* 4 or 8 */
 const uint UNITS = ROWS * SLAB / UNIT / THREADS, QUADS = TOKENS * SLAB / 4 / THREADS; /* of an invocation */
 

@@ -110,18 +110,26 @@ uint kept_sum(out bool mine) {
 
 /* ---- activations ---- */
 
-void stage(uint from) {
-    if (staged_k == from)
-        return;
-    staged_k = from;
+void stage_numbers(uint from, uint type) {
     const uint quads = min(STAGE, (args.k - from + 127) / 128 * 128) / 4;
-    barrier();
     [[unroll]] for (uint token = 0; token < TOKENS; token++)
         for (uint quad = gl_LocalInvocationIndex; quad < quads; quad += THREADS) {
             const uint k = from + 4 * quad;
             staged[token * PITCH + place_of(quad)] =
-                k < args.k ? load_quad(from_row[token], IN_TYPE, k) : vec4(0.0);
+                k < args.k ? load_quad(from_row[token], type, k) : vec4(0.0);
         }
+}
+
+void stage(uint from) {
+    if (staged_k == from)
+        return;
+    staged_k = from;
+    const uint type = FMK_VK_IN_TYPE(args.types);
+    barrier();
+    if (type == FMK_VK_F32)
+        stage_numbers(from, FMK_VK_F32);
+    else
+        stage_numbers(from, type);
     barrier();
 }
 
@@ -226,7 +234,7 @@ void main() {
         return;
     [[unroll]] for (uint token = 0; token < TOKENS; token++)
         from_row[token] = args.from + in_row(tokens.first + min(token, tokens.count - 1)) * args.in_stride *
-                                          number_size(IN_TYPE);
+                                          number_size(FMK_VK_IN_TYPE(args.types));
     const uint64_t expert = 2 * uint64_t(args.expert_stride) * tokens.expert;
     bool mine;
     const uint kept = kept_sum(mine);
