@@ -338,6 +338,7 @@ static const struct ref_spec dense_specs[] = {
     {.n = 33, .k = 511, .dtype = FMK_BF16},
     {.n = 7, .k = 1000, .extremes = true, .misalign = 2},
     {.n = 48, .k = 779, .dtype = FMK_F32},
+    {.n = 40, .k = 4711}, /* more than a sheet of AMX */
 };
 static const struct ref_spec k_quant_specs[] = {
     {.n = 1, .k = 256},
@@ -345,6 +346,7 @@ static const struct ref_spec k_quant_specs[] = {
     {.n = 63, .k = 256, .misalign = 2},
     {.n = 72, .k = 1280, .extremes = true},
     {.n = 273, .k = 256},
+    {.n = 40, .k = 4608},
 };
 static const struct ref_spec int4_specs[] = {
     {.n = 8, .k = 32, .group_size = 32},
@@ -355,6 +357,7 @@ static const struct ref_spec int4_specs[] = {
     {.n = 56, .k = 768, .group_size = 96, .zeros = REF_ZEROS_RANDOM},
     {.n = 24, .k = 384, .group_size = 64, .zeros = REF_ZEROS_RANDOM, .groups = REF_GROUPS_SHUFFLED},
     {.n = 64, .k = 512, .group_size = 32, .zeros = REF_ZEROS_RANDOM, .groups = REF_GROUPS_UNEQUAL},
+    {.n = 40, .k = 4448, .group_size = 32, .zeros = REF_ZEROS_RANDOM},
 };
 
 static void check_family(const struct subject *s, const struct fmk_layout *layout, struct ref_rng *rng) {
@@ -405,6 +408,40 @@ static void test_gemm(void **state) {
     }
     print_message("%d pairs of kernel and layout; %d kernels skipped\n", layouts, skipped);
 }
+
+/* ---- which of them serves a call ---- */
+
+#if defined(__x86_64__)
+static const char *chosen(enum fmk_layout_id id, uint32_t flags, int64_t m) {
+    struct fmk_packed part = {
+        .layout = fmk_layout_by_id(id), .n = 64, .k = 256, .k_packed = 256, .dtype = FMK_F16};
+    struct fmk_query query = {.backend = FMK_BACKEND_CPU,
+                              .features = UINT32_MAX,
+                              .part = &part,
+                              .flags = flags,
+                              .m = m,
+                              .depth = m,
+                              .in_type = FMK_F32};
+    return fmk_kernel_choose(&query)->name;
+}
+
+/* Less exact sums are made where they are asked for, and nothing else is. */
+static void test_choice(void **state) {
+    (void)state;
+    const uint32_t fast = FMK_LINEAR_FAST_REDUCE;
+    const enum fmk_layout_id q4k = FMK_LAYOUT_Q4_K_X16, dense = FMK_LAYOUT_DENSE_ROWS;
+    assert_string_equal(chosen(q4k, 0, 16), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(q4k, fast, 64), "cpu.gemm.amx.int8");
+    assert_string_equal(chosen(q4k, fast, 63), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(q4k, fast, 15), "cpu.q4_k.x16.vnni");
+    assert_string_equal(chosen(q4k, fast | FMK_LINEAR_EXACT, 64), "cpu.gemm.avx512.f32");
+    assert_string_equal(chosen(q4k, fast | FMK_LINEAR_BATCH_INVARIANT, 64), "cpu.q4_k.x16.vnni");
+    assert_string_equal(chosen(q4k, fast | FMK_LINEAR_REFERENCE, 64), "cpu.reference");
+    assert_string_equal(chosen(dense, 0, 16), "cpu.gemm.amx.bf16x2");
+    assert_string_equal(chosen(dense, fast, 16), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(dense, fast | FMK_LINEAR_EXACT, 64), "cpu.gemm.avx512.f32");
+}
+#endif
 
 /* ---- accuracy: relative L2 over N(0, 1) activations, against sums in double ----
  * Rounding to 2047ths of the largest of 256 errs by 4.3e-4, to 127ths by 6.9e-3, on two sides by 1e-2; to
@@ -513,10 +550,29 @@ static void check_256(const float *x, int64_t count, const struct fmk_gemm_acts 
     }
 }
 
+#if defined(__x86_64__)
+/* The same of int8: codes of 64 k lie together, and zeros follow the last one. */
+static void check_256_int8(const float *x, int64_t count, const struct fmk_gemm_acts *acts, int64_t b) {
+    const int8_t *code = acts->i8 + b * FMK_K_BLOCK;
+    float step = acts->step[b];
+    double largest = 0;
+    for (int64_t i = 0; i < count; i++)
+        largest = isfinite(x[i]) ? fmax(largest, fabs(x[i])) : INFINITY;
+    assert_true(isinf(largest)
+                    ? isnan(step)
+                    : fabs(step * 127.0 - largest) <= largest * 0x1p-23 || (largest < 0x1p-106 && step == 0));
+    for (int64_t i = 0; i < fmk_round_up(count, 64) && !isinf(largest); i++) {
+        double want = i < count ? x[i] : 0;
+        assert_in_range(code[i] + 127, 0, 254);
+        assert_true(fabs(want - code[i] * (double)step) <= (0.5 + 127 * 4 * 0x1p-24) * step + 0x1p-106);
+    }
+}
+#endif
+
 /* Rows of 4000: the last block has 160 values. From 2^-128 to 2^126, and within 256 from 1 to 2^-16. */
-static void test_fill_i16(void **state) {
+static void test_fill(void **state) {
     (void)state;
-    struct ref_rng rng = ref_rng_start("gemm/fill_i16");
+    struct ref_rng rng = ref_rng_start("gemm/fill");
     enum { K = 4000 };
     static float x[K];
     for (int64_t i = 0; i < K; i++)
@@ -547,14 +603,28 @@ static void test_fill_i16(void **state) {
     } else {
         print_message("skipped: fill_i16_avx2, this machine has no avx2\n");
     }
+    if (has(FMK_CPU_AVX512_BF16)) {
+        acts.gemm.i8 = poisoned((K + 255) / 256 * 256);
+        for (int64_t k = 0; k < K; k += FMK_K_BLOCK) {
+            int64_t count = fmk_min(FMK_K_BLOCK, K - k);
+            fmk_gemm_fill_int8(x + k, count, &acts, 0, k);
+            check_256_int8(x + k, count, &acts.gemm, k / FMK_K_BLOCK);
+        }
+        free(acts.gemm.i8);
+    } else {
+        print_message("skipped: fill_int8, this machine has no avx512_bf16\n");
+    }
 #endif
     free_i16(&acts);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fill_i16),
+        cmocka_unit_test(test_fill),
         cmocka_unit_test(test_gemm),
+#if defined(__x86_64__)
+        cmocka_unit_test(test_choice),
+#endif
         cmocka_unit_test(test_accuracy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,6 +62,8 @@ static const char *not_gemm_int8(const struct fmk_query *query) {
     if (!(query->flags & FMK_LINEAR_FAST_REDUCE))
         return "it rounds weights to int8 and the call does not ask for FAST_REDUCE";
     const char *why = not_integers(query);
+    if (!why && query->depth < FMK_INT8_M)
+        why = "it is hardly faster for so few rows";
     return why ? why : not_gemm_x16(query);
 }
 

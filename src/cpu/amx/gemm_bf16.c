@@ -16,11 +16,10 @@
  * * low. What is left out is 2^-16 of a term. f16 weights are such sums exactly */
 #include "../gemm/lines.h"
 #include "bf16_decode.h"
+#include "bf16_turn.h"
 #include "square.h"
 
 enum {
-    TILE_K = 32,
-    TILE_PAIRS = TILE_K / 2,
     ROWS = 256, /* of a job; of its sheets, of 256 k, for many tokens */
     /* Up to so many: sums stay in tiles. A sheet's rows, where tokens fill one tile; half of it for two. How
      * far behind what is decoded the k are that are asked for. */
@@ -172,34 +171,6 @@ FMK_INLINE void meanwhile(struct work *work) {
 }
 
 /* ---- products ---- */
-
-FMK_INLINE void load_weights(const int b, const bf16_pair *pairs) {
-    tile_load(b % 3 == 0 ? 6 : b % 3 == 1 ? 7 : 5, pairs, sizeof(bf16_pair));
-}
-
-/* 32 k of A tiles of tokens times B strips, which are w_stride pairs apart. */
-FMK_INLINE void multiply_turn(const uint16_t *x, const bf16_pair *w, int64_t w_stride, const int A,
-                              const int B) {
-    if (A == 1) {
-        tile_load(4, x, TILE_K * sizeof *x);
-#pragma GCC unroll 4
-        for (int b = 0; b < B; b++) {
-            load_weights(b, w + b * w_stride);
-            tile_multiply_row_bf16(b);
-        }
-        return;
-    }
-#pragma GCC unroll 2
-    for (int b = 0; b < B; b++)
-        load_weights(b, w + b * w_stride);
-#pragma GCC unroll 2
-    for (int a = 0; a < A; a++) {
-        tile_load(4 + a, x + a * TILE * TILE_K, TILE_K * sizeof *x);
-#pragma GCC unroll 2
-        for (int b = 0; b < B; b++)
-            tile_multiply_bf16(2 * a + b);
-    }
-}
 
 /* A tiles of tokens times B strips. */
 FMK_INLINE void multiply_tiles(struct work *work, int32_t token, int32_t strip, const int A, const int B) {
@@ -383,45 +354,4 @@ const struct fmk_gemm fmk_gemm_amx_bf16 = {
     .sheet_bytes = SHEETS * (ROWS / FMK_STRIP) * (FMK_K_BLOCK / 2) * sizeof(bf16_pair),
     .decode_cost = 64,
     .fetch_cost = 16,
-};
-
-/* ---- three products ---- */
-
-/* Floats as two bf16 each: the second is what rounding to the first left. */
-static void split_strip(const struct f32_strip *in, int32_t count, bf16_pair *high, bf16_pair *low) {
-    for (int32_t k = 0; k < count; k += 2) {
-        floats w[2] = {load_floats(in->w[k]), load_floats(in->w[k + 1])};
-        store_pairs(&high[k / 2], w[0], w[1]);
-        ints both = load_ints(high[k / 2]);
-        store_pairs(&low[k / 2], _mm512_sub_ps(w[0], as_floats(shift_left(both, 16))),
-                    _mm512_sub_ps(w[1], as_floats(and(both, all_32(INT32_C(-65536))))));
-    }
-}
-
-static void decode_two(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count, bf16_pair *out,
-                       int32_t part) {
-    struct f32_strip strip;
-    f32_decode_strip(job, row, k, count, &strip, decode_integers);
-    split_strip(&strip, (int32_t)fmk_round_up(count, TILE_K), out, out + part);
-}
-
-enum { SPLIT_PARTS = 2, SPLIT_ROWS = 64 };
-static_assert((int)FEW_ROWS <= (int)SPLIT_ROWS, "sheets of few tokens have room");
-
-static void run_split(const struct fmk_gemm_job *job) {
-    multiply_job(job,
-                 (struct kind){.decode = decode_two,
-                               .parts = SPLIT_PARTS,
-                               .terms = job->part->dtype == FMK_BF16 ? 2 : 3, /* bf16 has no second part */
-                               .unit_k = FMK_K_BLOCK,
-                               .rows = job->tokens <= FEW ? few_rows(job->tokens) : SPLIT_ROWS,
-                               .depth = FMK_K_BLOCK});
-}
-
-const struct fmk_gemm fmk_gemm_amx_bf16x2 = {
-    .run = run_split,
-    .rows = ROWS,
-    .sheet_bytes = SHEETS * (SPLIT_ROWS / FMK_STRIP) * SPLIT_PARTS * (FMK_K_BLOCK / 2) * sizeof(bf16_pair),
-    .decode_cost = 48,
-    .fetch_cost = 8,
 };

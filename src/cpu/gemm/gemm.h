@@ -18,6 +18,7 @@
 
 enum {
     FMK_SHEET_M = 16, /* rows of an expert from which on a sheet is worth it */
+    FMK_INT8_M = 64,  /* and one of int8, beside one of bf16 */
     FMK_STRIP = 16    /* rows of a strip */
 };
 
