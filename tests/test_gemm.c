@@ -20,11 +20,12 @@
 
 #if defined(__x86_64__)
 /* src/cpu/amx on tests/amx/tiles.h */
-extern const struct fmk_gemm fmk_emulated_amx_bf16, fmk_emulated_amx_bf16x2, fmk_emulated_amx_int8;
+extern const struct fmk_gemm fmk_emulated_amx_bf16, fmk_emulated_amx_bf16x2, fmk_emulated_amx_int8,
+    fmk_emulated_amx_codes;
 #endif
 
 enum {
-    MOST = 131,   /* tokens: more than a tile kernel's, and no multiple of anything */
+    MOST = 197,   /* tokens: more than any kernel takes at once, and no multiple of anything */
     BEFORE = 3,   /* rows in front of them, */
     CAPACITY = 7, /* and others behind */
     CANARIES = 64,
@@ -72,6 +73,11 @@ static struct subject subject_of(const struct fmk_kernel *kernel) {
         s.relative = 0x1p-17;
         s.roundings = 1;
         break;
+    case FMK_ACTS_GEMM_BF16_SUMS:
+        s.fill = fmk_gemm_fill_bf16_sums;
+        s.relative = 100 * 0x1p-24 * 128 / 12;
+        s.of_largest = true;
+        break;
     case FMK_ACTS_GEMM_INT8:
         s.fill = fmk_gemm_fill_int8;
         s.relative = (1.0 / 2 + 1.0 / 16) / 127 * 4 / 3;
@@ -84,9 +90,10 @@ static struct subject subject_of(const struct fmk_kernel *kernel) {
 #if defined(__x86_64__)
     const uint32_t amx = FMK_CPU_AMX_BF16 | FMK_CPU_AMX_INT8;
     if (!runs && kernel->needs & amx && has(kernel->needs & ~amx)) {
-        s.gemm = s.form == FMK_ACTS_GEMM_BF16     ? &fmk_emulated_amx_bf16
-                 : s.form == FMK_ACTS_GEMM_BF16X2 ? &fmk_emulated_amx_bf16x2
-                                                  : &fmk_emulated_amx_int8;
+        s.gemm = s.form == FMK_ACTS_GEMM_BF16        ? &fmk_emulated_amx_bf16
+                 : s.form == FMK_ACTS_GEMM_BF16X2    ? &fmk_emulated_amx_bf16x2
+                 : s.form == FMK_ACTS_GEMM_BF16_SUMS ? &fmk_emulated_amx_codes
+                                                     : &fmk_emulated_amx_int8;
         runs = true;
     }
 #endif
@@ -120,6 +127,8 @@ static double value_at(const struct activations *a, enum fmk_acts_form form, int
         return acts->i16[at - at % 4 + place[at % 4]] * (double)acts->step[block];
     case FMK_ACTS_GEMM_BF16:
         return ref_bf16(acts->bf16[0][tile]);
+    case FMK_ACTS_GEMM_BF16_SUMS:
+        return ref_bf16(acts->bf16[0][tile - tile % 4 + place[tile % 4]]);
     case FMK_ACTS_GEMM_INT8:
         return acts->i8[(k / 64 * acts->capacity + BEFORE + row) * 64 + k % 64] * (double)acts->step[block];
     default:
@@ -377,18 +386,22 @@ static void check_family(const struct subject *s, const struct fmk_layout *layou
     }
 }
 
-/* Whether the table would choose the row for a layout, m and flags being what it likes. */
-static bool serves(const struct fmk_kernel *kernel, const struct fmk_layout *layout) {
+/* Whether the table would choose the row for a layout and so many tokens, flags being what it likes. */
+static bool serves_depth(const struct fmk_kernel *kernel, const struct fmk_layout *layout, int64_t depth) {
     struct fmk_packed part = {.layout = layout, .n = 64, .k = 256, .k_packed = 256, .dtype = FMK_BF16};
     struct fmk_query query = {.backend = FMK_BACKEND_CPU,
                               .features = UINT32_MAX,
                               .flags = FMK_LINEAR_FAST_REDUCE,
                               .part = &part,
-                              .m = 512,
-                              .depth = 512,
+                              .m = depth,
+                              .depth = depth,
                               .in_type = FMK_BF16};
     char why[128];
     return layout->pack && !fmk_kernel_objects(kernel, &query, why, sizeof why);
+}
+
+static bool serves(const struct fmk_kernel *kernel, const struct fmk_layout *layout) {
+    return serves_depth(kernel, layout, FMK_SHEET_M) || serves_depth(kernel, layout, 512);
 }
 
 static void test_gemm(void **state) {
@@ -430,7 +443,8 @@ static void test_choice(void **state) {
     (void)state;
     const uint32_t fast = FMK_LINEAR_FAST_REDUCE;
     const enum fmk_layout_id q4k = FMK_LAYOUT_Q4_K_X16, dense = FMK_LAYOUT_DENSE_ROWS;
-    assert_string_equal(chosen(q4k, 0, 16), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(q4k, 0, 17), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(q4k, 0, 16), "cpu.gemm.amx.codes");
     assert_string_equal(chosen(q4k, fast, 64), "cpu.gemm.amx.int8");
     assert_string_equal(chosen(q4k, fast, 63), "cpu.gemm.amx.bf16");
     assert_string_equal(chosen(q4k, fast, 15), "cpu.q4_k.x16.vnni");
@@ -483,11 +497,9 @@ static void test_accuracy(void **state) {
         [FMK_FAMILY_Q4_K] = {.format = FMK_FORMAT_Q4_K, .n = 16, .k = 8192},
         [FMK_FAMILY_Q6_K] = {.format = FMK_FORMAT_Q6_K, .n = 16, .k = 8192},
     };
-    static const double bounds[] = {[FMK_ACTS_GEMM_F32] = 1e-6,
-                                    [FMK_ACTS_GEMM_I16] = 5e-4,
-                                    [FMK_ACTS_GEMM_BF16] = 3e-3,
-                                    [FMK_ACTS_GEMM_BF16X2] = 2e-5,
-                                    [FMK_ACTS_GEMM_INT8] = 1.1e-2};
+    static const double bounds[] = {
+        [FMK_ACTS_GEMM_F32] = 1e-6,    [FMK_ACTS_GEMM_I16] = 5e-4,       [FMK_ACTS_GEMM_BF16] = 3e-3,
+        [FMK_ACTS_GEMM_BF16X2] = 2e-5, [FMK_ACTS_GEMM_BF16_SUMS] = 2e-3, [FMK_ACTS_GEMM_INT8] = 1.1e-2};
     for (int32_t i = 0; fmk_kernel_row(i); i++) {
         const struct fmk_kernel *kernel = fmk_kernel_row(i);
         struct subject s;
