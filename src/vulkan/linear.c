@@ -266,7 +266,7 @@ static void set_gemv(const struct slab *slab, const struct fmk_packed *part, int
         lanes *= 2;
     uint32_t room = limits->maxComputeSharedMemorySize;
     room = (room < GEMV_SHARED ? room : GEMV_SHARED) - 4 * GEMV_THREADS;
-    while (stage > 256 && tokens * (stage / 4) * 17 > room)
+    while (stage > 256 && tokens * (stage / 8) * 35 > room)
         stage /= 2;
     if (!invariant && lanes > stage / 64) /* else some would have nothing to do */
         lanes = stage / 64;
