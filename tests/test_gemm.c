@@ -20,8 +20,7 @@
 
 #if defined(__x86_64__)
 /* src/cpu/amx on tests/amx/tiles.h */
-extern const struct fmk_gemm fmk_emulated_amx_bf16, fmk_emulated_amx_bf16x2, fmk_emulated_amx_int8,
-    fmk_emulated_amx_codes;
+extern const struct fmk_gemm fmk_emulated_amx_bf16, fmk_emulated_amx_bf16x2, fmk_emulated_amx_int8;
 #endif
 
 enum {
@@ -73,11 +72,6 @@ static struct subject subject_of(const struct fmk_kernel *kernel) {
         s.relative = 0x1p-17;
         s.roundings = 1;
         break;
-    case FMK_ACTS_GEMM_BF16_SUMS:
-        s.fill = fmk_gemm_fill_bf16_sums;
-        s.relative = 100 * 0x1p-24 * 128 / 12;
-        s.of_largest = true;
-        break;
     case FMK_ACTS_GEMM_INT8:
         s.fill = fmk_gemm_fill_int8;
         s.relative = (1.0 / 2 + 1.0 / 16) / 127 * 4 / 3;
@@ -90,10 +84,9 @@ static struct subject subject_of(const struct fmk_kernel *kernel) {
 #if defined(__x86_64__)
     const uint32_t amx = FMK_CPU_AMX_BF16 | FMK_CPU_AMX_INT8;
     if (!runs && kernel->needs & amx && has(kernel->needs & ~amx)) {
-        s.gemm = s.form == FMK_ACTS_GEMM_BF16        ? &fmk_emulated_amx_bf16
-                 : s.form == FMK_ACTS_GEMM_BF16X2    ? &fmk_emulated_amx_bf16x2
-                 : s.form == FMK_ACTS_GEMM_BF16_SUMS ? &fmk_emulated_amx_codes
-                                                     : &fmk_emulated_amx_int8;
+        s.gemm = s.form == FMK_ACTS_GEMM_BF16     ? &fmk_emulated_amx_bf16
+                 : s.form == FMK_ACTS_GEMM_BF16X2 ? &fmk_emulated_amx_bf16x2
+                                                  : &fmk_emulated_amx_int8;
         runs = true;
     }
 #endif
@@ -127,8 +120,6 @@ static double value_at(const struct activations *a, enum fmk_acts_form form, int
         return acts->i16[at - at % 4 + place[at % 4]] * (double)acts->step[block];
     case FMK_ACTS_GEMM_BF16:
         return ref_bf16(acts->bf16[0][tile]);
-    case FMK_ACTS_GEMM_BF16_SUMS:
-        return ref_bf16(acts->bf16[0][tile - tile % 4 + place[tile % 4]]);
     case FMK_ACTS_GEMM_INT8:
         return acts->i8[(k / 64 * acts->capacity + BEFORE + row) * 64 + k % 64] * (double)acts->step[block];
     default:
@@ -386,22 +377,18 @@ static void check_family(const struct subject *s, const struct fmk_layout *layou
     }
 }
 
-/* Whether the table would choose the row for a layout and so many tokens, flags being what it likes. */
-static bool serves_depth(const struct fmk_kernel *kernel, const struct fmk_layout *layout, int64_t depth) {
+/* Whether the table would choose the row for a layout, m and flags being what it likes. */
+static bool serves(const struct fmk_kernel *kernel, const struct fmk_layout *layout) {
     struct fmk_packed part = {.layout = layout, .n = 64, .k = 256, .k_packed = 256, .dtype = FMK_BF16};
     struct fmk_query query = {.backend = FMK_BACKEND_CPU,
                               .features = UINT32_MAX,
                               .flags = FMK_LINEAR_FAST_REDUCE,
                               .part = &part,
-                              .m = depth,
-                              .depth = depth,
+                              .m = 512,
+                              .depth = 512,
                               .in_type = FMK_BF16};
     char why[128];
     return layout->pack && !fmk_kernel_objects(kernel, &query, why, sizeof why);
-}
-
-static bool serves(const struct fmk_kernel *kernel, const struct fmk_layout *layout) {
-    return serves_depth(kernel, layout, FMK_SHEET_M) || serves_depth(kernel, layout, 512);
 }
 
 static void test_gemm(void **state) {
@@ -443,8 +430,7 @@ static void test_choice(void **state) {
     (void)state;
     const uint32_t fast = FMK_LINEAR_FAST_REDUCE;
     const enum fmk_layout_id q4k = FMK_LAYOUT_Q4_K_X16, dense = FMK_LAYOUT_DENSE_ROWS;
-    assert_string_equal(chosen(q4k, 0, 17), "cpu.gemm.amx.bf16");
-    assert_string_equal(chosen(q4k, 0, 16), "cpu.gemm.amx.codes");
+    assert_string_equal(chosen(q4k, 0, 16), "cpu.gemm.amx.bf16");
     assert_string_equal(chosen(q4k, fast, 64), "cpu.gemm.amx.int8");
     assert_string_equal(chosen(q4k, fast, 63), "cpu.gemm.amx.bf16");
     assert_string_equal(chosen(q4k, fast, 15), "cpu.q4_k.x16.vnni");
@@ -497,9 +483,11 @@ static void test_accuracy(void **state) {
         [FMK_FAMILY_Q4_K] = {.format = FMK_FORMAT_Q4_K, .n = 16, .k = 8192},
         [FMK_FAMILY_Q6_K] = {.format = FMK_FORMAT_Q6_K, .n = 16, .k = 8192},
     };
-    static const double bounds[] = {
-        [FMK_ACTS_GEMM_F32] = 1e-6,    [FMK_ACTS_GEMM_I16] = 5e-4,       [FMK_ACTS_GEMM_BF16] = 3e-3,
-        [FMK_ACTS_GEMM_BF16X2] = 2e-5, [FMK_ACTS_GEMM_BF16_SUMS] = 2e-3, [FMK_ACTS_GEMM_INT8] = 1.1e-2};
+    static const double bounds[] = {[FMK_ACTS_GEMM_F32] = 1e-6,
+                                    [FMK_ACTS_GEMM_I16] = 5e-4,
+                                    [FMK_ACTS_GEMM_BF16] = 3e-3,
+                                    [FMK_ACTS_GEMM_BF16X2] = 2e-5,
+                                    [FMK_ACTS_GEMM_INT8] = 1.1e-2};
     for (int32_t i = 0; fmk_kernel_row(i); i++) {
         const struct fmk_kernel *kernel = fmk_kernel_row(i);
         struct subject s;

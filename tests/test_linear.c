@@ -408,7 +408,7 @@ static void test_explain(void **state) {
     close_bench(&b);
 }
 
-/* More rows than a task of the CPU takes, in one call and in pieces of 17 and more, which choose the same
+/* More rows than a task of the CPU takes, in one call and in pieces of 16 and more, which choose the same
  * kernels: the bits are the same, also with gate and up, and in the least workspace. */
 static void test_many_rows(void **state) {
     (void)state;
@@ -418,7 +418,7 @@ static void test_many_rows(void **state) {
     }
     struct ref_rng rng = ref_rng_start("linear/many_rows");
     enum { M = 1100, N = 80, K = 512 };
-    static const int64_t pieces[] = {17, 37, 600, M - 654};
+    static const int64_t pieces[] = {16, 37, 600, M - 653};
     struct bench b = open_bench(3);
     for (int s = 0; s < NUM_SAMPLES; s += quick() ? 4 : 1) {
         struct ref_weight parts[2];

@@ -58,8 +58,6 @@ fmk_quantize_row *fmk_quantize_row_best(enum fmk_acts_form form, uint32_t featur
         return fmk_gemm_fill_bf16;
     case FMK_ACTS_GEMM_BF16X2:
         return fmk_gemm_fill_bf16x2;
-    case FMK_ACTS_GEMM_BF16_SUMS:
-        return fmk_gemm_fill_bf16_sums;
     case FMK_ACTS_GEMM_INT8:
         return fmk_gemm_fill_int8;
 #endif
@@ -110,8 +108,6 @@ static int64_t place_gemm(enum fmk_acts_form form, int64_t k, int64_t rows, char
     } else if (form != FMK_ACTS_GEMM_I16) {
         for (int i = 0; i < (form == FMK_ACTS_GEMM_BF16X2 ? 2 : 1); i++)
             acts->bf16[i] = (uint16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);
-        if (form == FMK_ACTS_GEMM_BF16_SUMS)
-            acts->sum32 = (float *)take(&at, base, blocks * 8 * 4);
     } else {
         acts->i16 = (int16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);
         acts->step = (float *)take(&at, base, blocks * 4);

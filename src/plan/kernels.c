@@ -67,17 +67,6 @@ static const char *not_gemm_int8(const struct fmk_query *query) {
     return why ? why : not_gemm_x16(query);
 }
 
-/* Q4_K and INT4: codes of four bits. */
-static const char *not_gemm_codes(const struct fmk_query *query) {
-    int32_t layout = query->part->layout->id;
-    if (layout != FMK_LAYOUT_Q4_K_X16 && layout != FMK_LAYOUT_INT4_X16)
-        return "the weights are no panels of four-bit codes";
-    if (query->depth > FMK_CODES_M)
-        return "it is slower for so many rows";
-    const char *why = not_integers(query);
-    return why ? why : not_gemm_x16(query);
-}
-
 static const char *not_gemm_bf16x2(const struct fmk_query *query) {
     return query->flags & FMK_LINEAR_EXACT ? "it rounds to 16 bits and the call asks for EXACT"
                                            : not_gemm_x16(query);
@@ -226,8 +215,6 @@ static const struct fmk_kernel rows[] = {
 #if defined(__x86_64__)
     {"cpu.gemm.amx.int8", FMK_BACKEND_CPU, 0, AMX_INT8, FMK_ACTS_GEMM_INT8, not_gemm_int8, NULL,
      FMK_CUDA_NONE, &fmk_gemm_amx_int8},
-    {"cpu.gemm.amx.codes", FMK_BACKEND_CPU, 0, AMX, FMK_ACTS_GEMM_BF16_SUMS, not_gemm_codes, NULL,
-     FMK_CUDA_NONE, &fmk_gemm_amx_codes},
     {"cpu.gemm.amx.bf16", FMK_BACKEND_CPU, 0, AMX, FMK_ACTS_GEMM_BF16, not_gemm_bf16, NULL, FMK_CUDA_NONE,
      &fmk_gemm_amx_bf16},
     {"cpu.gemm.amx.bf16x2", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, AMX, FMK_ACTS_GEMM_BF16X2,

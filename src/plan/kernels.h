@@ -32,7 +32,6 @@ enum fmk_acts_form {
     FMK_ACTS_GEMM_I16,
     FMK_ACTS_GEMM_BF16,
     FMK_ACTS_GEMM_BF16X2,
-    FMK_ACTS_GEMM_BF16_SUMS,
     FMK_ACTS_GEMM_INT8
 };
 

@@ -25,21 +25,6 @@ void fmk_gemm_fill_bf16(const float *x, int64_t count, const struct fmk_acts *ac
     }
 }
 
-/* Of k 4q .. 4q+3 the first, third, second, fourth: numbers 0, 2, 1, 3 of each 64 bits. */
-void fmk_gemm_fill_bf16_sums(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
-                             int64_t k) {
-    const __m512i order =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-    float *sums = acts->gemm.sum32 + (k / FMK_K_BLOCK * acts->gemm.capacity + row) * 8;
-    for (int64_t i = 0; i < count; i += 32) {
-        uint16_t *out = acts->gemm.bf16[0] + place_of(acts, row, k + i);
-        __m512 low = round_16(_mm512_loadu_ps(x + i), out);
-        __m512 high = round_16(_mm512_loadu_ps(x + i + 16), out + 16);
-        _mm512_storeu_si512(out, _mm512_shuffle_epi8(_mm512_loadu_si512(out), order));
-        sums[i / 32] = _mm512_reduce_add_ps(_mm512_add_ps(low, high));
-    }
-}
-
 void fmk_gemm_fill_bf16x2(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row,
                           int64_t k) {
     for (int64_t i = 0; i < count; i += 16) {

@@ -17,7 +17,7 @@ struct fmk_gemm_acts {
     float *step;  /* [k / 256][capacity] */
     float *sum32; /* [k / 256][capacity][8]: of 32 k, times step */
     /* For tiles, 32 k of a row beside those of the next one; the second, where it is wanted, has what
-     * rounding to the first left. With sums, of 32 k each in sum32, every four k are in that order, too. */
+     * rounding to the first left. */
     uint16_t *bf16[2]; /* [k / 32][capacity][32] */
     /* Likewise 64 k: x = i8 * step, |i8| <= 127, with `step` as above. Zero up to a multiple of 64. */
     int8_t *i8; /* [k / 64][capacity][64] */

@@ -19,7 +19,6 @@
 enum {
     FMK_SHEET_M = 16, /* rows of an expert from which on a sheet is worth it */
     FMK_INT8_M = 64,  /* and one of int8, beside one of bf16 */
-    FMK_CODES_M = 16, /* up to which codes are multiplied as they are, by tiles */
     FMK_STRIP = 16    /* rows of a strip */
 };
 
@@ -58,11 +57,10 @@ static inline float *fmk_gemm_sums(const struct fmk_gemm_job *job, int32_t strip
 
 extern const struct fmk_gemm fmk_gemm_avx2_f32, fmk_gemm_avx2_i16;
 extern const struct fmk_gemm fmk_gemm_avx512_f32, fmk_gemm_avx512_i16;
-extern const struct fmk_gemm fmk_gemm_amx_bf16, fmk_gemm_amx_bf16x2, fmk_gemm_amx_int8, fmk_gemm_amx_codes;
+extern const struct fmk_gemm fmk_gemm_amx_bf16, fmk_gemm_amx_bf16x2, fmk_gemm_amx_int8;
 
 /* What turns up to 256 floats of a row into activations of sheets. */
 fmk_quantize_row fmk_gemm_fill_f32, fmk_gemm_fill_i16_portable;
-fmk_quantize_row fmk_gemm_fill_i16_avx2, fmk_gemm_fill_bf16, fmk_gemm_fill_bf16x2, fmk_gemm_fill_bf16_sums,
-    fmk_gemm_fill_int8;
+fmk_quantize_row fmk_gemm_fill_i16_avx2, fmk_gemm_fill_bf16, fmk_gemm_fill_bf16x2, fmk_gemm_fill_int8;
 
 #endif
