@@ -4,9 +4,9 @@
  *
  * A sheet is narrow and deep: 32 rows, so that the sums of 32 tokens stay in four tiles while all of its k
  * pass, and as many k as leave the activations of all tokens in L2, which every sheet of the job's rows
- * passes by. Both sides of a product then come from L2, 4 KB for the 64 cycles of four products, and take 85
- * to 90 cycles; sums that came and went more often would take as long again, as storing to L2 does. Of up to
- * 16 tokens, one tile, sheets are of 64 rows. */
+ * passes by. Both sides of a product then come from L2, 4 KB for the 64 cycles of four products, which take
+ * 88 to 105 by what is multiplied; sums that came and went every 256 k would take half as long again, as
+ * stores to L2 do. Of up to 16 tokens, one tile, sheets are of 64 rows, and not deep. */
 #ifndef FMK_CPU_AMX_SHEETS_H
 #define FMK_CPU_AMX_SHEETS_H
 
