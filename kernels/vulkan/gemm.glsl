@@ -46,8 +46,8 @@ void put_slab(uint k) {
 }
 
 void multiply_slab(uint row_quad, uint token_quad) {
-    [[dont_unroll]] for (uint from = 0; from < SLAB; from += 4)
-        [[unroll]] for (uint k = from; k < from + 4; k++) {
+    [[dont_unroll]] for (uint from = 0; from < SLAB; from += 8)
+        [[unroll]] for (uint k = from; k < from + 8; k++) {
             vec4 low = tile[k * (ROWS / 4) + row_quad], high = tile[k * (ROWS / 4) + row_quad + ROWS / 8];
             [[unroll]] for (uint q = 0; q < TAKE / 4; q++) {
                 vec4 x = tile[TILE_TOKENS + k * (TOKENS / 4) + token_quad + q * (TOKENS / TAKE)];

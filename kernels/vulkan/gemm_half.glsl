@@ -52,8 +52,8 @@ void multiply_slab(uint row_quad, uint token_quad) {
     f16vec2 part[8 * TAKE];
     [[unroll]] for (uint i = 0; i < 8 * TAKE; i++)
         part[i] = f16vec2(0.0);
-    [[dont_unroll]] for (uint from = 0; from < SLAB / 2; from += 2)
-        [[unroll]] for (uint pair = from; pair < from + 2; pair++) {
+    [[dont_unroll]] for (uint from = 0; from < SLAB / 2; from += 16)
+        [[unroll]] for (uint pair = from; pair < from + 16; pair++) {
             const uint at_weights = pair * (ROWS / 4) + row_quad;
             uvec4 w[2] = uvec4[2](tile[at_weights], tile[at_weights + ROWS / 8]);
             [[unroll]] for (uint q = 0; q < TAKE / 4; q++) {
