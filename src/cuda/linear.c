@@ -296,14 +296,15 @@ static fmk_status launch_one(struct slab *slab, const struct fmk_cuda_product *p
 
 static fmk_status launch_plain(struct slab *slab, const struct fmk_cuda_product *product,
                                const struct fmk_linear_kernel_args *args) {
-    int32_t families = FMK_PLAIN_KERNELS / 2, family = slab->plan->w->parts[product->parts[0]].layout->family;
+    const struct fmk_layout *layout = slab->plan->w->parts[product->parts[0]].layout;
+    int32_t kernel = layout->id == FMK_LAYOUT_INT4_T64 ? FMK_PLAIN_INT4_T64 : (int32_t)layout->family;
     int64_t blocks = 0;
     for (int32_t i = 0; i < (product->glu ? 1 : args->num_parts); i++)
         blocks += FMK_PLAIN_BLOCKS((int64_t)args->part[i].n);
     return fmk_cuda_enqueue(&slab->order, FMK_MODULE_PLAIN,
-                            family + (product->path == FMK_CUDA_DOUBLE ? families : 0), (uint32_t)blocks,
-                            row_blocks(slab, FMK_PLAIN_TOKENS), slab->experts, FMK_PLAIN_THREADS, args,
-                            sizeof *args);
+                            kernel + (product->path == FMK_CUDA_DOUBLE ? FMK_PLAIN_DOUBLE : 0),
+                            (uint32_t)blocks, row_blocks(slab, FMK_PLAIN_TOKENS), slab->experts,
+                            FMK_PLAIN_THREADS, args, sizeof *args);
 }
 
 static fmk_status multiply(struct slab *slab, const struct fmk_cuda_product *product) {

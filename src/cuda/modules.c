@@ -41,11 +41,12 @@ static const char *const q6k_mma[] = {
     "q6k_bf16_32x16", "q6k_bf16_32x32", "q6k_f32_16x1",  "q6k_f32_32x1",
 };
 static const char *const plain[] = {
-    "plain_dense_f32", "plain_int4_f32", "plain_q4k_f32", "plain_q6k_f32",
-    "plain_dense_f64", "plain_int4_f64", "plain_q4k_f64", "plain_q6k_f64",
+    "plain_dense_f32", "plain_int4_f32", "plain_q4k_f32", "plain_q6k_f32", "plain_int4_t64_f32",
+    "plain_dense_f64", "plain_int4_f64", "plain_q4k_f64", "plain_q6k_f64", "plain_int4_t64_f64",
 };
 static const char *const decode[] = {
-    "decode_int4", "decode_q4k", "decode_q6k", "rows_dense", "rows_int4", "rows_q4k", "rows_q6k",
+    "decode_int4", "decode_q4k", "decode_q6k",      "rows_dense",    "rows_int4",
+    "rows_q4k",    "rows_q6k",   "decode_int4_t64", "rows_int4_t64",
 };
 static const char *const rows[] = {
     "rows_gather",      "rows_finish",      "rows_reduce",     "rows_route_small",

@@ -37,9 +37,8 @@ enum {
     FMK_MMA_KERNELS = FMK_MMA_F32 + 2
 };
 /* dense_one: 3 * (fmk_dtype of the weights - 1) + that of the activations - 1. */
-enum { /* plain: layout family + 4 * (accumulators are double); FMK_PLAIN_DENSE .. as enum fmk_family */
-       FMK_PLAIN_KERNELS = 8
-};
+/* plain: enum fmk_family, or FMK_PLAIN_INT4_T64; + FMK_PLAIN_DOUBLE where accumulators are double. */
+enum { FMK_PLAIN_INT4_T64 = 4, FMK_PLAIN_DOUBLE = 5 };
 
 enum { FMK_PACK_INT4, FMK_PACK_Q4K, FMK_PACK_Q6K, FMK_PACK_ROWS, FMK_PACK_RANGE };
 
