@@ -201,6 +201,18 @@ __device__ __forceinline__ uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c
     return d;
 }
 
+__device__ __forceinline__ uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
+    uint32_t d;
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+__device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 /* ---- wgmma: d = A B, plus d where `add`, of a warpgroup. A, 64 x 16, is in registers: each warp has 16
  * rows, as in mma_f16. B, 16 x N, is in shared memory: N rows of 16 k, as the descriptor says. d, 64 x N: of
  * columns 8 j .. 8 j + 7 a thread has d[4 j .. 4 j + 3], as in mma_f16. ---- */

@@ -137,6 +137,21 @@ inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
     return d;
 }
 
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        auto number = [shift](uint32_t pair) {
+            return static_cast<double>(bf16_to_f32(static_cast<uint16_t>(pair >> shift)));
+        };
+        d |= static_cast<uint32_t>(f32_to_bf16(static_cast<float>(number(a) * number(b) + number(c))))
+             << shift;
+    }
+    return d;
+}
+inline uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
+    return fma_bf16x2(a, b, 0);
+}
+
 /* ---- wgmma ---- */
 
 inline void wgmma_fence() {

@@ -1,0 +1,257 @@
+/* out = in . W^T on the tensor cores of compute capability 9.0, weights as the A operand of wgmma from
+ * registers: 64 weight rows by up to 128 tokens a product.
+ *
+ * A block computes 64 R weight rows of each of its WG multiplying warpgroups by T tokens. One more warpgroup
+ * fetches: units of 128 k travel through a ring of stages in shared memory, activations swizzled, by a tensor
+ * map, codes and scales as they lie. The multiplying warps unpack codes into fragments of A, scaled, while
+ * the tensor cores work on those before.
+ *
+ * With an activation the two blocks of 64 rows of a warpgroup (R = 2) are the same rows of gate and of up.
+ *
+ * K is shared in one of two ways. The blocks of a cluster each sum their share of the units, and then add up
+ * their share of the tokens, in the order of the blocks: few tiles. Or the units of the first tiles are dealt
+ * out evenly to all blocks (struct fmk_wgmma_pieces): as many tiles as do not fill the multiprocessors
+ * evenly. Or clusters are pairs (PAIR = 2), which share activations instead. */
+#ifndef FMK_KERNELS_WGMMA_CUH
+#define FMK_KERNELS_WGMMA_CUH
+
+#include "wgmma_fetch.cuh"
+#include "wgmma_numbers.cuh"
+#include "wgmma_store.cuh"
+
+__device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) {
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+/* ---- multiplying ---- */
+
+/* What sums want to know of a part. */
+struct Part {
+    int32_t dtype, chunks, at_zeros; /* of scales; as in struct fmk_linear_part; offset in a unit, 0: none */
+    float inverse;                   /* what scales are multiplied by */
+};
+
+template <class X> __device__ __forceinline__ Part part_of(const struct fmk_wgmma_args &args, int32_t p) {
+    const struct fmk_linear_part &part = args.linear.part[p];
+    const int32_t groups = 4 >> (part.chunks >> 1);
+    const float inverse = X::RANGED && args.range[p] ? args.range[p][2] : 1.0f;
+    return Part{part.dtype, part.chunks, part.has_zeros ? FMK_T64_CODES + 2 * FMK_T64_ROWS * groups : 0,
+                inverse};
+}
+
+/* A warp's rows of a unit: the scales of group `group`. */
+__device__ __forceinline__ Group load_group(const uint8_t *unit, const Part &part, int group) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, at = FMK_T64_PLACE(16 * warp + lane / 4);
+    return Group{*(const uint32_t *)(unit + FMK_T64_CODES + 2 * (FMK_T64_ROWS * group + at)),
+                 part.at_zeros ? *(const uint16_t *)(unit + part.at_zeros + FMK_T64_ROWS * group + at)
+                               : 0x0808u};
+}
+
+/* A lane's codes of 64 k. */
+__device__ __forceinline__ uint4 load_codes(const uint8_t *unit, int tile) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    return *(const uint4 *)(unit + FMK_INT4_UNIT_CODES * warp + FMK_T16_TILE * tile + 16 * lane);
+}
+
+/* STEPS of 16 k are unpacked at a time. */
+template <class X, class P, int STEPS>
+__device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part &part, const Share &share,
+                                               const Ring &ring, Stage &stage,
+                                               float (&total)[P::R][P::T / 2]) {
+    const uint8_t *weights = stages + P::AT_WEIGHTS + threadIdx.x / 128 * P::R * FMK_WGMMA_UNIT;
+    uint32_t fragment[2][STEPS][P::R][4];
+    uint4 codes[P::R];
+    Group groups[P::R];
+    typename X::Scales scales[P::R];
+    int32_t before = -1;
+#pragma unroll
+    for (int r = 0; r < P::R; r++)
+#pragma unroll
+        for (int i = 0; i < P::T / 2; i++)
+            total[r][i] = 0.0f;
+    if (share.begin < share.end) {
+        mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
+#pragma unroll
+        for (int r = 0; r < P::R; r++) {
+            const uint8_t *unit = weights + stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
+            codes[r] = load_codes(unit, 0);
+            groups[r] = load_group(unit, part, 0);
+        }
+    }
+    for (int32_t i = share.begin; i < share.end; i++) {
+        const int32_t slot = stage.slot;
+        const uint8_t *unit = weights + slot * P::WEIGHTS;
+        const uint64_t acts = wgmma_descriptor(ring.base + slot * P::ACTS);
+#pragma unroll
+        for (int r = 0; r < P::R; r++)
+            scales[r] = X::scales(groups[r], part.dtype, part.inverse);
+#pragma unroll
+        for (int batch = 0; batch < 8 / STEPS; batch++) {
+#pragma unroll
+            for (int s = 0; s < STEPS; s++)
+#pragma unroll
+                for (int r = 0; r < P::R; r++) {
+                    const int step = batch * STEPS + s, chunk = step / 2;
+                    if (step && step % 2 == 0 && part.chunks <= 2 && (part.chunks == 1 || chunk % 2 == 0))
+                        scales[r] = X::scales(
+                            load_group(unit + r * FMK_WGMMA_UNIT, part, part.chunks == 1 ? chunk : chunk / 2),
+                            part.dtype, part.inverse);
+                    X::unpack(not_before_here(word_of(codes[r], step % 4)), scales[r],
+                              fragment[batch % 2][s][r]);
+                }
+            wgmma_fence();
+#pragma unroll
+            for (int s = 0; s < STEPS; s++)
+#pragma unroll
+                for (int r = 0; r < P::R; r++) {
+                    const int step = batch * STEPS + s;
+                    multiply_tokens<X, P::T>(total[r], fragment[batch % 2][s][r],
+                                             acts + step / 4 * (P::ACTS / 2 >> 4) + step % 4 * 2);
+                }
+            wgmma_end_group();
+            /* What comes next is loaded while the tensor cores work. */
+            if ((batch + 1) * STEPS == 4) {
+#pragma unroll
+                for (int r = 0; r < P::R; r++)
+                    codes[r] = load_codes(unit + r * FMK_WGMMA_UNIT, 1);
+            }
+            if ((batch + 1) * STEPS == 8) {
+                next_stage<P>(stage);
+                if (i + 1 < share.end) {
+                    mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
+#pragma unroll
+                    for (int r = 0; r < P::R; r++) {
+                        const uint8_t *next = weights + stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
+                        codes[r] = load_codes(next, 0);
+                        groups[r] = load_group(next, part, 0);
+                    }
+                }
+            }
+            wgmma_wait<1>();
+            if (batch == 0 && before >= 0)
+                release_stage<P>(ring, before);
+        }
+        before = slot;
+    }
+    wgmma_wait<0>();
+#pragma unroll
+    for (int r = 0; r < P::R; r++)
+        settle<P::T / 2>(total[r]);
+    if (before >= 0)
+        release_stage<P>(ring, before);
+}
+
+/* Sums of weights that were brought into range become those of the weights. */
+template <class X, class P>
+__device__ __forceinline__ void restore_range(const struct fmk_wgmma_args &args, const Tile &tile,
+                                              float (&total)[P::R][P::T / 2]) {
+#pragma unroll
+    for (int r = 0; r < P::R; r++) {
+        const float *range = args.range[args.linear.glu ? r : tile.part];
+        const float scale = X::RANGED && range ? range[1] : 1.0f;
+        if (scale == 1.0f)
+            continue;
+#pragma unroll
+        for (int i = 0; i < P::T / 2; i++)
+            total[r][i] *= scale;
+    }
+}
+
+/* ---- the kernel ---- */
+
+template <class P>
+__device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, const Ring &ring, bool split,
+                                          const Share &share, int32_t of_pair) {
+    const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32, units = units_of_k(args.linear);
+    /* Weights do not depend on the kernel before, but which tiles there are may. */
+    if (warp == ACTS_WARP || args.linear.m_dev)
+        wait_for_dependency();
+    const Walk walk = make_walk<P>(args);
+    Work work = make_work(args, walk, cluster_size());
+    Stage stage = {0, 0};
+    Piece piece;
+    while (next_piece(work, walk, units, share, piece)) {
+        const Tile tile = find_tile<P>(args.linear, walk, piece.number, of_pair);
+        if (warp == ACTS_WARP && threadIdx.x % 32 == 0)
+            fetch_acts<P>(&args.in, tile, piece.share, of_pair, ring, stage);
+        else if (warp == WEIGHTS_WARP)
+            fetch_weights<P>(args.linear, tile, piece.share, ring, stage);
+        if (split) { /* the ring is the tile's sums for a while */
+            __syncwarp();
+            cluster_sync();
+            cluster_sync();
+        }
+    }
+}
+
+template <class X, class P, int STEPS>
+__device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, uint8_t *stages,
+                                             const Ring &ring, bool split, const Share &share,
+                                             int32_t of_pair) {
+    const struct fmk_linear_kernel_args &linear = args.linear;
+    const int32_t units = units_of_k(linear);
+    wait_for_dependency();
+    const Walk walk = make_walk<P>(args);
+    Work work = make_work(args, walk, cluster_size());
+    Stage stage = {0, 0};
+    Piece piece;
+    while (next_piece(work, walk, units, share, piece)) {
+        const Tile tile = find_tile<P>(linear, walk, piece.number, of_pair);
+        const Target target = {linear, tile};
+        const Part part = part_of<X>(args, tile.part);
+        float total[P::R][P::T / 2];
+        multiply_units<X, P, STEPS>(stages, part, piece.share, ring, stage, total);
+        restore_range<X, P>(args, tile, total);
+        if (split) {
+            put_shared_tile<P>((float *)stages, total);
+            __syncwarp();
+            cluster_sync();
+            store_shared_tile<P>(target, ring.base, cluster_rank(), cluster_size());
+            fence_async_proxy(); /* copies will overwrite the sums */
+            __syncwarp();
+            cluster_sync();
+            continue;
+        }
+        const bool whole = piece.share.end - piece.share.begin == units;
+        if (!whole && !join_pieces<P>(args.pieces, walk, piece, units, of_pair,
+                                      (uint32_t *)(stages + P::AT_LAST), total))
+            continue;
+        if (is_packed<X>(linear, linear.part[tile.part]))
+            store_packed<X, P>(target, stages + P::AT_OUT, total);
+        else
+            store_tile<P>(target, (float *)(stages + P::AT_OUT), total);
+    }
+}
+
+template <class X, int WG, int R, int T, int STEPS, int PAIR>
+__device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) {
+    using P = Plan<WG, R, T, PAIR>;
+    static_assert(WG == 2, "registers are dealt out for two");
+    uint8_t *stages = dynamic_shared();
+    const uint32_t base = shared_address(stages), rank = cluster_rank(), size = cluster_size();
+    const Ring ring = {base, base + P::AT_FULL, base + P::AT_EMPTY};
+    const bool split = PAIR == 1 && size > 1;
+    const int32_t units = units_of_k(args.linear), of_pair = PAIR == 1 ? 0 : rank;
+    const Share share = split ? share_of(units, rank, size) : Share{0, units};
+    allow_dependents();
+    if (threadIdx.x == 32)
+        prefetch_map(&args.in);
+    if (threadIdx.x == 0)
+        init_ring<P>(ring);
+    __syncthreads();
+    if (PAIR > 1)
+        cluster_sync();
+    if (threadIdx.x >= 128 * WG) {
+        give_registers<40>();
+        fetch_all<P>(args, ring, split, share, of_pair);
+    } else {
+        take_registers<232>();
+        multiply_all<X, P, STEPS>(args, stages, ring, split, share, of_pair);
+    }
+    if (PAIR > 1) {
+        __syncwarp();
+        cluster_sync(); /* a block does not leave while the other may still copy to it */
+    }
+}
+
+#endif

@@ -1,0 +1,54 @@
+/* Arguments of the wgmma kernels, and what host and kernels agree on. */
+#ifndef FMK_KERNELS_WGMMA_H
+#define FMK_KERNELS_WGMMA_H
+
+#include "args.h"
+#include "layout.h"
+
+enum {
+    FMK_WGMMA_K = FMK_INT4_UNIT_K, /* of a stage of the ring */
+    FMK_WGMMA_BOX = 64,            /* k of a box of activations: 128 bytes, as many as a swizzle spans */
+    FMK_WGMMA_UNIT = FMK_T64_UNIT(1, 1), /* room for the largest unit of weights */
+    FMK_WGMMA_MOST_STAGES = 8,
+    FMK_WGMMA_TOKENS_OUT = 16,         /* tokens that a warpgroup stores at once */
+    FMK_WGMMA_MOST_SHARED = 227 << 10, /* bytes that a block of compute capability 9.0 may have */
+    FMK_WGMMA_FETCHING = 128,          /* threads that fetch */
+};
+
+/* A block computes 64 r weight rows of each of its `groups` warpgroups by `tokens` tokens. Bytes of shared
+ * memory: a stage of the ring, what a block has besides, the stages that fit, and the sum. */
+#define FMK_WGMMA_STAGE(groups, r, tokens) ((tokens)*2 * FMK_WGMMA_K + (groups) * (r)*FMK_WGMMA_UNIT)
+#define FMK_WGMMA_OUT(groups, r) ((groups)*FMK_WGMMA_TOKENS_OUT * (64 * (r) + 4) * 4)
+#define FMK_WGMMA_REST(groups, r) (FMK_WGMMA_OUT(groups, r) + FMK_WGMMA_MOST_STAGES * 16 + (groups)*4)
+#define FMK_WGMMA_FIT(groups, r, tokens)                                                                     \
+    ((FMK_WGMMA_MOST_SHARED - FMK_WGMMA_REST(groups, r)) / FMK_WGMMA_STAGE(groups, r, tokens))
+#define FMK_WGMMA_STAGES(groups, r, tokens)                                                                  \
+    (FMK_WGMMA_FIT(groups, r, tokens) < FMK_WGMMA_MOST_STAGES ? FMK_WGMMA_FIT(groups, r, tokens)             \
+                                                              : FMK_WGMMA_MOST_STAGES)
+#define FMK_WGMMA_SHARED(groups, r, tokens)                                                                  \
+    (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) + FMK_WGMMA_REST(groups, r))
+
+/* The first `tiles` tiles are shared out evenly, to a unit of K: of one of these several neighbouring blocks
+ * may have a piece, and the last of them to be done adds the pieces up, in the order of the blocks. */
+struct fmk_wgmma_pieces {
+    int32_t tiles;
+    float *sums;        /* [blocks][2][rows * tokens of a block] */
+    uint32_t *arrivals; /* [tiles][blocks of a pair][groups], zero before and after */
+};
+
+/* A CUtensorMap. */
+struct fmk_tensor_map {
+    uint64_t words[16];
+} __attribute__((aligned(64)));
+
+/* linear.in, in_rows, tiles, planes and blockIdx.z are not looked at. */
+struct fmk_wgmma_args {
+    struct fmk_tensor_map in; /* [experts][m - first_row][k] */
+    struct fmk_linear_kernel_args linear;
+    struct fmk_wgmma_pieces pieces;
+    const float
+        *range[FMK_LAUNCH_PARTS]; /* struct fmk_range of each part, or NULL: scales go in as they are */
+    int32_t experts;              /* of BATCH from linear.expert on, else 1 */
+};
+
+#endif

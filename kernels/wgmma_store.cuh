@@ -1,0 +1,288 @@
+/* Sums of the wgmma kernels on their way out: between the blocks that share K, and to the output. A thread's
+ * sums of 64 rows by T tokens are total[T / 2]: see wgmma in ptx_sm90.cuh. */
+#ifndef FMK_KERNELS_WGMMA_STORE_CUH
+#define FMK_KERNELS_WGMMA_STORE_CUH
+
+#include "epilogue.cuh"
+#include "wgmma_tiles.cuh"
+
+/* Named barriers: of all multiplying warpgroups, and of each. */
+enum { BARRIER_MULTIPLY = 1, BARRIER_GROUP };
+
+/* A warp's sums of tokens 8 j .. 8 j + 7 to [token][row]. */
+template <int R, int T>
+__device__ __forceinline__ void put_sums(float *to, int pitch, const float (&total)[R][T / 2], int j) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            to[(2 * (lane % 4) + i % 2) * pitch + 64 * r + 16 * warp + lane / 4 + i / 2 * 8] =
+                total[r][4 * j + i];
+}
+
+/* ---- what becomes of four rows of a token ---- */
+
+/* Where a tile's outputs lie. */
+struct Target {
+    const struct fmk_linear_kernel_args &args;
+    const Tile &tile;
+
+    __device__ __forceinline__ void *out() const {
+        const struct fmk_epilogue_args &e = args.epilogue;
+        return (char *)e.out + tile.expert * args.expert_out_stride * number_size(e.out_type);
+    }
+    __device__ __forceinline__ int64_t row_of(int token) const {
+        const int64_t number = (int64_t)args.first_row + tile.token + token;
+        return args.out_rows ? args.out_rows[number] : number;
+    }
+    __device__ __forceinline__ const float *bias(const struct fmk_linear_part &part) const {
+        return part.bias ? part.bias + (int64_t)(args.expert + tile.expert) * part.n : NULL;
+    }
+};
+
+__device__ __forceinline__ void add_quad(float t[4], const float *bias, int32_t row, int count) {
+    if (!bias)
+        return;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (i < count)
+            t[i] += bias[row + i];
+}
+
+__device__ __forceinline__ void store_quad(const struct fmk_epilogue_args &e, void *out, int64_t row,
+                                           int32_t column, int count, const float t[4]) {
+    const int64_t at = row * e.out_stride + column;
+    uint16_t *to = (uint16_t *)out + at;
+    if (!e.weights && e.out_type != NUMBER_F32 && count == 4 && ((uintptr_t)to & 7) == 0) {
+        *(uint2 *)to = e.out_type == NUMBER_F16
+                           ? make_uint2(f32_to_f16x2(t[0], t[1]), f32_to_f16x2(t[2], t[3]))
+                           : make_uint2(f32_to_bf16x2(t[0], t[1]), f32_to_bf16x2(t[2], t[3]));
+        return;
+    }
+    for (int i = 0; i < count; i++)
+        store_result(e, out, row, column + i, t[i]);
+}
+
+/* Rows row .. row + 3 of the tile's part; what is past its end is left alone. */
+__device__ __forceinline__ void finish_quad(const Target &to, int token, int32_t row, float4 sum) {
+    const struct fmk_epilogue_args &e = to.args.epilogue;
+    const struct fmk_linear_part &part = to.args.part[to.tile.part];
+    const int64_t out_row = to.row_of(token);
+    const int count = min(4, part.n - row);
+    float t[4] = {sum.x, sum.y, sum.z, sum.w};
+    add_quad(t, to.bias(part), row, count);
+    if (e.addend)
+        for (int i = 0; i < count; i++)
+            t[i] += addend_at(e, out_row, part.column + row + i);
+    store_quad(e, to.out(), out_row, part.column + row, count, t);
+}
+
+/* The same rows of gate and up. */
+__device__ __forceinline__ void finish_quad_glu(const Target &to, int token, int32_t row, float4 gate,
+                                                float4 up) {
+    const struct fmk_epilogue_args &e = to.args.epilogue;
+    const int64_t out_row = to.row_of(token);
+    const int count = min(4, to.args.part[0].n - row);
+    float g[4] = {gate.x, gate.y, gate.z, gate.w}, u[4] = {up.x, up.y, up.z, up.w};
+    add_quad(g, to.bias(to.args.part[0]), row, count);
+    add_quad(u, to.bias(to.args.part[1]), row, count);
+    for (int i = 0; i < count; i++) {
+        g[i] += addend_at(e, out_row, row + i);
+        u[i] += addend_at(e, out_row, e.up_column + row + i);
+        g[i] = activate(e, g[i], u[i]);
+    }
+    store_quad(e, to.out(), out_row, row, count, g);
+}
+
+/* ---- a tile of one block ---- */
+
+/* Whether a row's outputs are runs of 8 numbers of 16 bits, aligned, and nothing but a bias is added. */
+template <class X>
+__device__ __forceinline__ bool is_packed(const struct fmk_linear_kernel_args &args,
+                                          const struct fmk_linear_part &part) {
+    const struct fmk_epilogue_args &e = args.epilogue;
+    return e.out_type == X::TYPE && !args.glu && !e.addend && !e.weights && ((uintptr_t)e.out & 15) == 0 &&
+           ((e.out_stride | args.expert_out_stride | part.column | part.n) & 7) == 0;
+}
+
+/* A warpgroup's own tile, some tokens at a time, where is_packed. */
+template <class X, class P>
+__device__ __forceinline__ void store_packed(const Target &target, uint8_t *out,
+                                             float (&total)[P::R][P::T / 2]) {
+    const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+    const struct fmk_linear_part &part = target.args.part[target.tile.part];
+    const int32_t row = target.tile.row + 64 * P::R * group;
+    const float *bias = target.bias(part);
+    out += group * (P::OUT / P::WG);
+    if (bias) {
+#pragma unroll
+        for (int r = 0; r < P::R; r++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int32_t own = row + 64 * r + 16 * warp + 8 * i + lane / 4;
+                const float b = own < part.n ? bias[own] : 0.0f;
+#pragma unroll
+                for (int j = 0; j < P::T / 8; j++)
+                    total[r][4 * j + 2 * i] += b, total[r][4 * j + 2 * i + 1] += b;
+            }
+    }
+    /* Lane 8 i + n: token n of eight, or of the eight after (i / 2); rows 0..7 or 8..15 of the warp (i % 2).
+     */
+    const uint32_t to =
+        shared_address(out) + (lane / 16 * 8 + lane % 8) * P::PACKED_PITCH + 32 * warp + lane / 8 % 2 * 16;
+    uint16_t *rows = (uint16_t *)target.out() + part.column + row;
+#pragma unroll
+    for (int first = 0; first < P::T; first += FMK_WGMMA_TOKENS_OUT) {
+        static_assert(FMK_WGMMA_TOKENS_OUT == 16, "what store_transposed takes");
+        if (first >= target.tile.count)
+            break;
+        barrier_named(BARRIER_GROUP + group, 128); /* those before are stored */
+#pragma unroll
+        for (int r = 0; r < P::R; r++) {
+            uint32_t pairs[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float *of = total[r] + first / 2 + i / 2 * 4 + i % 2 * 2;
+                pairs[i] = X::pack(of[0], of[1]);
+            }
+            store_transposed(to + 128 * r, pairs);
+        }
+        barrier_named(BARRIER_GROUP + group, 128);
+#pragma unroll
+        for (int i = 0; i < FMK_WGMMA_TOKENS_OUT * 8 * P::R / 128; i++) {
+            const int at = thread + 128 * i, token = at / (8 * P::R), eight = at % (8 * P::R);
+            if (first + token < target.tile.count && row + 8 * eight < part.n)
+                *(uint4 *)(rows + target.row_of(first + token) * target.args.epilogue.out_stride +
+                           8 * eight) = *(const uint4 *)(out + token * P::PACKED_PITCH + 16 * eight);
+        }
+    }
+}
+
+/* A warpgroup's own tile, some tokens at a time. */
+template <class P>
+__device__ __forceinline__ void store_tile(const Target &target, float *out,
+                                           const float (&total)[P::R][P::T / 2]) {
+    const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
+    const bool glu = target.args.glu;
+    const int32_t quads = glu ? 16 : 16 * P::R, first_row = target.tile.row + 4 * quads * group;
+    const int32_t n = target.args.part[target.tile.part].n;
+    float *sums = out + group * FMK_WGMMA_TOKENS_OUT * P::PITCH;
+#pragma unroll
+    for (int first = 0; first < P::T; first += FMK_WGMMA_TOKENS_OUT) {
+        if (first >= target.tile.count)
+            break;
+        barrier_named(BARRIER_GROUP + group, 128); /* the sums before are stored */
+#pragma unroll
+        for (int j = 0; j < FMK_WGMMA_TOKENS_OUT / 8; j++)
+            put_sums<P::R, P::T>(sums + 8 * j * P::PITCH, P::PITCH, total, first / 8 + j);
+        barrier_named(BARRIER_GROUP + group, 128);
+        for (int i = thread; i < FMK_WGMMA_TOKENS_OUT * quads; i += 128) {
+            const int token = i / quads, row = i % quads * 4;
+            const float *of = sums + token * P::PITCH + row;
+            if (first + token >= target.tile.count || first_row + row >= n)
+                continue;
+            if (P::R == 2 && glu)
+                finish_quad_glu(target, first + token, first_row + row, *(const float4 *)of,
+                                *(const float4 *)(of + 64));
+            else
+                finish_quad(target, first + token, first_row + row, *(const float4 *)of);
+        }
+    }
+}
+
+/* ---- a tile that a cluster shares ---- */
+
+/* Each block puts its sums over its ring. */
+template <class P>
+__device__ __forceinline__ void put_shared_tile(float *sums, const float (&total)[P::R][P::T / 2]) {
+    const int group = threadIdx.x / 128;
+    barrier_named(BARRIER_MULTIPLY, 128 * P::WG); /* nobody reads the ring any more */
+#pragma unroll
+    for (int j = 0; j < P::T / 8; j++)
+        put_sums<P::R, P::T>(sums + 8 * j * P::SPLIT_PITCH + 64 * P::R * group, P::SPLIT_PITCH, total, j);
+}
+
+/* Adds up the sums of all blocks, in their order, of every size-th token. */
+template <class P>
+__device__ __forceinline__ float4 sum_of_cluster(uint32_t sums, int token, int row, uint32_t size) {
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (uint32_t from = 0; from < size; from++) {
+        const float4 v = load_4_floats_of(from, sums + (token * P::SPLIT_PITCH + row) * 4);
+        sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+    }
+    return sum;
+}
+
+template <class P>
+__device__ __forceinline__ void store_shared_tile(const Target &target, uint32_t sums, uint32_t rank,
+                                                  uint32_t size) {
+    const bool glu = target.args.glu;
+    const int32_t n = target.args.part[target.tile.part].n, quads = glu ? P::ROWS / 8 : P::ROWS / 4;
+    const int tokens = (target.tile.count - (int)rank + (int)size - 1) / (int)size;
+    for (int i = threadIdx.x; i < tokens * quads; i += 128 * P::WG) {
+        const int token = i / quads * size + rank, row = i % quads * 4;
+        if (target.tile.row + row >= n)
+            continue;
+        if (P::R == 2 && glu) { /* of each warpgroup 64 rows of gate, then of up */
+            const int at = row / 64 * 128 + row % 64;
+            finish_quad_glu(target, token, target.tile.row + row, sum_of_cluster<P>(sums, token, at, size),
+                            sum_of_cluster<P>(sums, token, at + 64, size));
+        } else {
+            finish_quad(target, token, target.tile.row + row, sum_of_cluster<P>(sums, token, row, size));
+        }
+    }
+}
+
+/* ---- a tile in pieces ---- */
+
+/* Of a warpgroup: hands over a piece's sums. Whether it was the last to: then `total` becomes the tile's.
+ * Each thread reads what the same threads of other blocks wrote. */
+template <class P>
+__device__ __forceinline__ bool join_pieces(const struct fmk_wgmma_pieces &pieces, const Walk &walk,
+                                            const Piece &piece, int32_t units, int32_t rank, uint32_t *last,
+                                            float (&total)[P::R][P::T / 2]) {
+    const int group = threadIdx.x / 128, quads = P::ROWS * P::T / 4, step = 128 * P::WG;
+    float4 *sums = (float4 *)pieces.sums + threadIdx.x;
+    float4 *own = sums + (2ll * blockIdx.x + (piece.share.begin == 0)) * quads;
+#pragma unroll
+    for (int r = 0; r < P::R; r++)
+#pragma unroll
+        for (int j = 0; j < P::T / 8; j++)
+            own[(r * (P::T / 8) + j) * step] =
+                make_float4(total[r][4 * j], total[r][4 * j + 1], total[r][4 * j + 2], total[r][4 * j + 3]);
+    const int64_t all = (int64_t)min(pieces.tiles, walk.tiles) * units, first = (int64_t)piece.number * units;
+    const int32_t clusters = gridDim.x / P::PAIR, from = cluster_of_unit(all, first, clusters),
+                  to = cluster_of_unit(all, first + units - 1, clusters);
+    fence_device();
+    barrier_named(BARRIER_GROUP + group, 128);
+    if (threadIdx.x % 128 == 0) {
+        uint32_t *arrivals = pieces.arrivals + (piece.number * P::PAIR + rank) * P::WG + group;
+        last[group] = atomicAdd(arrivals, 1u) == (uint32_t)(to - from);
+        if (last[group])
+            *arrivals = 0;
+    }
+    barrier_named(BARRIER_GROUP + group, 128);
+    if (!last[group])
+        return false;
+    fence_device();
+#pragma unroll
+    for (int r = 0; r < P::R; r++)
+#pragma unroll
+        for (int i = 0; i < P::T / 2; i++)
+            total[r][i] = 0.0f;
+    for (int32_t cluster = from; cluster <= to; cluster++) {
+        const float4 *piece_of = sums + (2ll * (cluster * P::PAIR + rank) + (cluster == from)) * quads;
+#pragma unroll
+        for (int r = 0; r < P::R; r++)
+#pragma unroll
+            for (int j = 0; j < P::T / 8; j++) {
+                const float4 v = load_4_floats(piece_of + (r * (P::T / 8) + j) * step);
+                total[r][4 * j] += v.x, total[r][4 * j + 1] += v.y;
+                total[r][4 * j + 2] += v.z, total[r][4 * j + 3] += v.w;
+            }
+    }
+    return true;
+}
+
+#endif

@@ -1,0 +1,148 @@
+/* Which tiles a block of the wgmma kernels computes, and which units of K of each. */
+#ifndef FMK_KERNELS_WGMMA_TILES_CUH
+#define FMK_KERNELS_WGMMA_TILES_CUH
+
+#include "ptx_sm90.cuh"
+#include "wgmma.h"
+
+enum { TOKEN_TILES_TOGETHER = 16 /* so many tiles of tokens take turns with the same weights */ };
+
+/* What lies where in shared memory: a ring of stages, activations first; sums on their way out; barriers.
+ * PAIR_ blocks of a cluster have neighbouring rows and the same tokens, whose activations each fetches a part
+ * of for both. */
+template <int WG_, int R_, int T_, int PAIR_> struct Plan {
+    static constexpr int WG = WG_, R = R_, T = T_, PAIR = PAIR_;
+    static constexpr int ROWS = 64 * R * WG, PANELS = WG * R;
+    static constexpr int ACTS = T * 2 * FMK_WGMMA_K, WEIGHTS = PANELS * FMK_WGMMA_UNIT;
+    static constexpr int STAGES = FMK_WGMMA_STAGES(WG, R, T);
+    static constexpr int PITCH = 64 * R + 4;          /* floats, of sums on their way out */
+    static constexpr int PACKED_PITCH = 128 * R + 16; /* bytes, of such as they will lie in the output */
+    static constexpr int OUT = FMK_WGMMA_OUT(WG, R);
+    static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
+                         AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
+                         AT_LAST = AT_EMPTY + 8 * STAGES;
+    static constexpr int SPLIT_PITCH = ROWS + 4; /* floats: a tile for the cluster, over the ring */
+    static_assert(AT_LAST + 4 * WG <= FMK_WGMMA_SHARED(WG, R, T), "as much as the host asks for");
+    static_assert(STAGES >= 3, "one is multiplied, one released, one fetched");
+    static_assert(T * SPLIT_PITCH * 4 <= AT_OUT, "a tile's sums lie over the ring");
+    static_assert(ACTS / 2 % 1024 == 0, "boxes begin where swizzles do");
+    static_assert(WEIGHTS % 16 == 0 && AT_FULL % 8 == 0, "bulk copies and barriers are aligned");
+};
+
+/* ---- tiles ---- */
+
+struct Walk {
+    int32_t row_tiles, token_tiles, tiles, tokens; /* tiles of all experts */
+};
+
+/* glu: the rows are those of gate, and of up. */
+struct Tile {
+    int32_t part, expert, row, token, count; /* first row in the part, first token in the slab, tokens */
+};
+
+__device__ __forceinline__ int32_t tiles_of(const struct fmk_linear_part &part, int32_t rows) {
+    return (part.n + rows - 1) / rows;
+}
+
+/* Rows of a part that a cluster's tile has. */
+template <class P>
+__device__ __forceinline__ int32_t rows_of_tile(const struct fmk_linear_kernel_args &args) {
+    return args.glu ? P::PAIR * P::ROWS / 2 : P::PAIR * P::ROWS;
+}
+
+template <class P> __device__ __forceinline__ Walk make_walk(const struct fmk_wgmma_args &args) {
+    const struct fmk_linear_kernel_args &a = args.linear;
+    Walk walk = {0, 0, 0, 0};
+    for (int32_t p = 0; p < (a.glu ? 1 : a.num_parts); p++)
+        walk.row_tiles += tiles_of(a.part[p], rows_of_tile<P>(a));
+    const int32_t m = a.m_dev ? min(a.m, max(*a.m_dev, 0)) : a.m;
+    walk.tokens = max(m - a.first_row, 0);
+    walk.token_tiles = (walk.tokens + P::T - 1) / P::T;
+    walk.tiles = walk.row_tiles * walk.token_tiles * args.experts;
+    return walk;
+}
+
+/* `rank`: of the block in its pair. */
+template <class P>
+__device__ __forceinline__ Tile find_tile(const struct fmk_linear_kernel_args &args, const Walk &walk,
+                                          int32_t number, int32_t rank) {
+    const int32_t of_expert = walk.row_tiles * walk.token_tiles, expert = number / of_expert;
+    number -= expert * of_expert;
+    const int32_t together = min(walk.token_tiles, (int32_t)TOKEN_TILES_TOGETHER);
+    const int32_t group = number / (walk.row_tiles * together),
+                  in_group = number - group * walk.row_tiles * together;
+    const int32_t first = group * together, width = min(together, walk.token_tiles - first);
+    int32_t row_tile = in_group / width, part = 0;
+    const int32_t token = P::T * (first + in_group - row_tile * width), rows = rows_of_tile<P>(args);
+    while (!args.glu && part < args.num_parts - 1 && row_tile >= tiles_of(args.part[part], rows))
+        row_tile -= tiles_of(args.part[part++], rows);
+    return Tile{part, expert, row_tile * rows + rank * (rows / P::PAIR), token,
+                min(P::T, walk.tokens - token)};
+}
+
+/* ---- units of K ---- */
+
+struct Share {
+    int32_t begin, end;
+};
+
+/* What is left to do for a block: units of the tiles that are shared out, then every stride-th tile. */
+struct Work {
+    int32_t unit, end, number, stride;
+};
+
+struct Piece {
+    int32_t number; /* of the tile */
+    Share share;
+};
+
+__device__ __forceinline__ int32_t units_of_k(const struct fmk_linear_kernel_args &args) {
+    return (args.k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K;
+}
+
+/* That of a block in its cluster, where a cluster shares K. */
+__device__ __forceinline__ Share share_of(int32_t units, uint32_t rank, uint32_t size) {
+    return Share{(int32_t)(units * rank / size), (int32_t)(units * (rank + 1) / size)};
+}
+
+/* How many clusters share so many units: each has one at least. */
+__device__ __forceinline__ int32_t sharers_of(int64_t units, int32_t clusters) {
+    return (int32_t)max(min(units, (int64_t)clusters), (int64_t)1);
+}
+
+__device__ __forceinline__ int32_t first_unit_of(int64_t units, int32_t cluster, int32_t clusters) {
+    const int32_t sharers = sharers_of(units, clusters);
+    return (int32_t)(units * min(cluster, sharers) / sharers);
+}
+
+__device__ __forceinline__ int32_t cluster_of_unit(int64_t units, int64_t unit, int32_t clusters) {
+    return (int32_t)(((unit + 1) * sharers_of(units, clusters) - 1) / units);
+}
+
+/* `cluster`: its blocks. */
+__device__ __forceinline__ Work make_work(const struct fmk_wgmma_args &args, const Walk &walk,
+                                          uint32_t cluster) {
+    const int32_t shared_out = min(args.pieces.tiles, walk.tiles);
+    const int64_t units = (int64_t)shared_out * units_of_k(args.linear);
+    const int32_t number = blockIdx.x / cluster, clusters = gridDim.x / cluster;
+    return Work{first_unit_of(units, number, clusters), first_unit_of(units, number + 1, clusters),
+                shared_out + number, clusters};
+}
+
+/* `share`: of a tile that is not shared out. */
+__device__ __forceinline__ bool next_piece(Work &work, const Walk &walk, int32_t units, const Share &share,
+                                           Piece &piece) {
+    if (work.unit < work.end) {
+        piece.number = work.unit / units;
+        piece.share.begin = work.unit - piece.number * units;
+        piece.share.end = min(units, piece.share.begin + work.end - work.unit);
+        work.unit += piece.share.end - piece.share.begin;
+        return true;
+    }
+    piece.number = work.number;
+    piece.share = share;
+    work.number += work.stride;
+    return piece.number < walk.tiles;
+}
+
+#endif
