@@ -41,18 +41,6 @@ __device__ __forceinline__ Columns load_columns(const struct fmk_gather_args &ar
     return c;
 }
 
-/* The 16 bits in front of a number, and what is left of it. Cutting off, not rounding, keeps every plane
- * finite where the number is; where it is not, the first plane carries that alone. */
-__device__ __forceinline__ uint16_t cut_bf16(float &x) {
-    uint32_t bits = f32_to_bits(x);
-    if ((bits & 0x7f800000) == 0x7f800000) {
-        x = 0.0f;
-        return (uint16_t)(bits >> 16 | (bits & 0x7fffff ? 0x40 : 0));
-    }
-    x = sub_rn(x, bits_to_f32(bits & 0xffff0000));
-    return (uint16_t)(bits >> 16);
-}
-
 __device__ __forceinline__ void store_halves(uint16_t *to, const uint16_t h[FMK_GATHER_COLUMNS]) {
     *(uint4 *)to = make_uint4(h[0] | (uint32_t)h[1] << 16, h[2] | (uint32_t)h[3] << 16,
                               h[4] | (uint32_t)h[5] << 16, h[6] | (uint32_t)h[7] << 16);

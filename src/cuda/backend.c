@@ -63,6 +63,7 @@ static fmk_status describe_device(struct fmk_context *ctx) {
         {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major},
         {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor},
         {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &cuda->multiprocessors},
+        {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &cuda->shared_bytes},
         {CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &cache},
     };
     CUresult result = driver->DeviceTotalMem(&memory, cuda->device);

@@ -62,7 +62,8 @@ static fmk_status decode_units(struct fmk_queue *queue, const struct request *r)
         .factor = factor_of(r),
     };
     int64_t panels = (r->rows + FMK_T16_ROWS - 1) / FMK_T16_ROWS;
-    struct fmk_cuda_grid grid = {(uint32_t)(panels * args.blocks_per_panel), 1, 1, 32 * FMK_DECODE_WARPS};
+    struct fmk_cuda_grid grid = {
+        (uint32_t)(panels * args.blocks_per_panel), 1, 1, 32 * FMK_DECODE_WARPS, 0, 0};
     int32_t kernel = r->part->layout->id == FMK_LAYOUT_INT4_T64
                          ? FMK_DECODE_INT4_T64
                          : FMK_DECODE_INT4 + (int32_t)(r->part->layout->family - FMK_FAMILY_INT4);
@@ -87,7 +88,7 @@ static fmk_status write_rows(struct fmk_queue *queue, const struct request *r, c
     };
     if (r->natural && r->part->k_index)
         args.part.k_index = r->part->k_index + r->expert * r->part->k_packed;
-    struct fmk_cuda_grid grid = {(uint32_t)count, 1, 1, FMK_LOOKUP_THREADS};
+    struct fmk_cuda_grid grid = {(uint32_t)count, 1, 1, FMK_LOOKUP_THREADS, 0, 0};
     int32_t kernel = r->part->layout->id == FMK_LAYOUT_INT4_T64
                          ? FMK_ROWS_INT4_T64
                          : FMK_ROWS_DENSE + (int32_t)(r->part->layout->family - FMK_FAMILY_DENSE);

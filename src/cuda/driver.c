@@ -58,6 +58,7 @@ static const struct {
     {"cuModuleLoadData", 2000, offsetof(struct fmk_driver, ModuleLoadData)},
     {"cuModuleGetFunction", 2000, offsetof(struct fmk_driver, ModuleGetFunction)},
     {"cuModuleUnload", 2000, offsetof(struct fmk_driver, ModuleUnload)},
+    {"cuFuncSetAttribute", 9000, offsetof(struct fmk_driver, FuncSetAttribute)},
     {"cuLaunchKernel", 4000, offsetof(struct fmk_driver, LaunchKernel)},
     {"cuLaunchKernelEx", 11060, offsetof(struct fmk_driver, LaunchKernelEx)},
 };

@@ -55,6 +55,7 @@ struct fmk_driver {
     CUresult (*ModuleLoadData)(CUmodule *module, const void *image);
     CUresult (*ModuleGetFunction)(CUfunction *function, CUmodule module, const char *name);
     CUresult (*ModuleUnload)(CUmodule module);
+    CUresult (*FuncSetAttribute)(CUfunction function, CUfunction_attribute attribute, int value);
     CUresult (*LaunchKernel)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                              unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                              CUstream stream, void **params, void **extra);

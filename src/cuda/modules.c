@@ -30,6 +30,11 @@ static const char *const int4_mma[] = {
     "int4_any_bf16_16x1",  "int4_any_bf16_32x1",  "int4_any_bf16_16x8", "int4_any_bf16_32x8",
     "int4_any_bf16_32x16", "int4_any_bf16_32x32",
 };
+static const char *const int4_few[] = {
+    "few_f16_1",      "few_f16_8",       "few_f16_16",    "few_bf16_1",    "few_bf16_8",     "few_bf16_16",
+    "few_f32_1",      "few_f32_8",       "few_any_f16_1", "few_any_f16_8", "few_any_f16_16", "few_any_bf16_1",
+    "few_any_bf16_8", "few_any_bf16_16", "few_any_f32_1", "few_any_f32_8",
+};
 static const char *const q4k_mma[] = {
     "q4k_f16_16x1",   "q4k_f16_32x1",   "q4k_f16_16x8",  "q4k_f16_32x8",  "q4k_f16_32x16",
     "q4k_f16_32x32",  "q4k_bf16_16x1",  "q4k_bf16_32x1", "q4k_bf16_16x8", "q4k_bf16_32x8",
@@ -56,15 +61,17 @@ static const char *const pack[] = {"pack_int4", "pack_q4k", "pack_q6k", "pack_ro
 
 static const struct {
     const char *name;
-    const unsigned char *sm80, *sm90; /* images */
+    const unsigned char *sm80, *sm90; /* images; NULL: none for such devices */
     const char *const *kernels;
     int32_t count;
+    bool dynamic; /* they have dynamic shared memory */
 } modules[FMK_MODULES] = {
     [FMK_MODULE_DENSE_ONE] = {"dense_one", fmk_dense_one_sm80, fmk_dense_one_sm90, dense_one,
                               COUNT(dense_one)},
     [FMK_MODULE_DENSE_MMA] = {"dense_mma", fmk_dense_mma_sm80, fmk_dense_mma_sm90, dense_mma,
                               COUNT(dense_mma)},
     [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma)},
+    [FMK_MODULE_INT4_FEW] = {"int4_few", NULL, fmk_int4_few_sm90, int4_few, COUNT(int4_few), true},
     [FMK_MODULE_Q4K_MMA] = {"q4k_mma", fmk_q4k_mma_sm80, fmk_q4k_mma_sm90, q4k_mma, COUNT(q4k_mma)},
     [FMK_MODULE_Q6K_MMA] = {"q6k_mma", fmk_q6k_mma_sm80, fmk_q6k_mma_sm90, q6k_mma, COUNT(q6k_mma)},
     [FMK_MODULE_PLAIN] = {"plain", fmk_plain_sm80, fmk_plain_sm90, plain, COUNT(plain)},
@@ -89,6 +96,12 @@ static fmk_status load(struct fmk_context *ctx, enum fmk_cuda_module module) {
         const char *name = modules[module].kernels[i];
         snprintf(what, sizeof what, "kernel %s", name);
         status = fmk_cuda_check(ctx, driver->ModuleGetFunction(&functions[i], loaded, name), what);
+        if (!status && modules[module].dynamic)
+            status = fmk_cuda_check(ctx,
+                                    driver->FuncSetAttribute(functions[i],
+                                                             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                                             cuda->shared_bytes),
+                                    what);
     }
     if (status) {
         driver->ModuleUnload(loaded);
@@ -124,22 +137,29 @@ fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module,
     void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, (void *)args, CU_LAUNCH_PARAM_BUFFER_SIZE, &args_size,
                      CU_LAUNCH_PARAM_END};
     CUresult result;
-    if (early && queue->ctx->features & FMK_CUDA_SM90 && driver->version >= CAPTURES_EARLY) {
-        CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                                       .value.programmaticStreamSerializationAllowed = 1};
+    CUlaunchAttribute attributes[2];
+    unsigned count = 0;
+    if (early && queue->ctx->features & FMK_CUDA_SM90 && driver->version >= CAPTURES_EARLY)
+        attributes[count++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                                  .value.programmaticStreamSerializationAllowed = 1};
+    if (grid.cluster > 1)
+        attributes[count++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+                                                  .value.clusterDim = {grid.cluster, 1, 1}};
+    if (count) {
         CUlaunchConfig config = {.gridDimX = grid.x,
                                  .gridDimY = grid.y,
                                  .gridDimZ = grid.z,
                                  .blockDimX = grid.threads,
                                  .blockDimY = 1,
                                  .blockDimZ = 1,
+                                 .sharedMemBytes = grid.shared,
                                  .hStream = queue->native,
-                                 .attrs = &attribute,
-                                 .numAttrs = 1};
+                                 .attrs = attributes,
+                                 .numAttrs = count};
         result = driver->LaunchKernelEx(&config, function, NULL, extra);
     } else {
-        result = driver->LaunchKernel(function, grid.x, grid.y, grid.z, grid.threads, 1, 1, 0, queue->native,
-                                      NULL, extra);
+        result = driver->LaunchKernel(function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared,
+                                      queue->native, NULL, extra);
     }
     return result ? fmk_cuda_check(queue->ctx, result, modules[module].kernels[kernel]) : FMK_OK;
 }

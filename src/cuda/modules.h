@@ -11,12 +11,14 @@ enum fmk_cuda_module {
     FMK_MODULE_DENSE_ONE,
     FMK_MODULE_DENSE_MMA,
     FMK_MODULE_INT4_MMA,
+    FMK_MODULE_INT4_FEW,
     FMK_MODULE_Q4K_MMA,
     FMK_MODULE_Q6K_MMA,
     FMK_MODULE_PLAIN,
     FMK_MODULE_DECODE,
     FMK_MODULE_ROWS, /* gather, routing, epilogue, reduce */
     FMK_MODULE_PACK,
+    FMK_MODULE_INT4_WGMMA, /* needs the feature wgmma */
     FMK_MODULES
 };
 
@@ -46,11 +48,17 @@ enum { FMK_MODULE_KERNELS = 32 }; /* room for the kernels of the largest module 
 
 /* Loads a module unless it is loaded. Takes the context's lock; not for fmk_linear. */
 fmk_status fmk_cuda_load(struct fmk_context *ctx, enum fmk_cuda_module module);
-/* NULL while the module is not loaded. */
+/* NULL while the module is not loaded. Launches get the dynamic shared memory that modules.c has for it. */
 CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module module, int32_t kernel);
+
+/* int4_few: FMK_FEW_16 where there are three of one type of activations, + FMK_FEW_BF16 or FMK_FEW_F32 (which
+ * has no FMK_FEW_16), + FMK_FEW_ANY where chunks is not 4. */
+enum { FMK_FEW_1, FMK_FEW_8, FMK_FEW_16, FMK_FEW_BF16, FMK_FEW_F32 = 6, FMK_FEW_ANY = 8 };
 
 struct fmk_cuda_grid {
     uint32_t x, y, z, threads;
+    uint32_t shared;  /* bytes of dynamic shared memory, in modules that have it */
+    uint32_t cluster; /* blocks of a cluster, along x; 0 as 1 */
 };
 /* Enqueues a kernel whose one parameter is the struct at args. FMK_ENOTPREPARED when its module is not
  * loaded. `early`: it may start before the kernel in front of it on the stream has ended (programmatic

@@ -221,6 +221,8 @@ static fmk_status pack_slice(struct slice *s) {
         (uint32_t)((args.panels + FMK_PACK_WARPS - 1) / FMK_PACK_WARPS),
         1,
         32 * FMK_PACK_WARPS,
+        0,
+        0,
     };
     status =
         fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_INT4, grid, &args, sizeof args, false);

@@ -6,7 +6,7 @@
 
 fmk_status fmk_cuda_enqueue(struct fmk_cuda_order *order, int32_t module, int32_t kernel, uint32_t x,
                             uint32_t y, uint32_t z, uint32_t threads, const void *args, size_t args_size) {
-    struct fmk_cuda_grid grid = {x, y, z, threads};
+    struct fmk_cuda_grid grid = {x, y, z, threads, 0, 0};
     bool early = order->early;
     order->early = true;
     return fmk_cuda_launch(order->queue, (enum fmk_cuda_module)module, kernel, grid, args, args_size, early);
