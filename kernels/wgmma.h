@@ -28,6 +28,18 @@ enum {
 #define FMK_WGMMA_SHARED(groups, r, tokens)                                                                  \
     (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) + FMK_WGMMA_REST(groups, r))
 
+/* The kernels of each type of activations, by the rows and tokens of a tile. The last is one of pairs. */
+enum {
+    FMK_WGMMA_128X32,
+    FMK_WGMMA_256X32,
+    FMK_WGMMA_128X64,
+    FMK_WGMMA_256X64,
+    FMK_WGMMA_128X128,
+    FMK_WGMMA_256X128,
+    FMK_WGMMA_512X128,
+    FMK_WGMMA_VARIANTS
+};
+
 /* The first `tiles` tiles are shared out evenly, to a unit of K: of one of these several neighbouring blocks
  * may have a piece, and the last of them to be done adds the pieces up, in the order of the blocks. */
 struct fmk_wgmma_pieces {

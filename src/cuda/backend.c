@@ -91,6 +91,8 @@ static void choose_features(struct fmk_context *ctx, const char *disable) {
     uint32_t off = fmk_cuda_features_of(disable);
     if (cuda->capability >= 90)
         ctx->features |= FMK_CUDA_SM90;
+    if (cuda->capability == 90 && !(off & FMK_CUDA_SM90))
+        ctx->features |= FMK_CUDA_SM90A;
     if (!(off & FMK_CUDA_CUBLAS) && (cuda->cublas = fmk_cublas_open()))
         ctx->features |= FMK_CUDA_CUBLAS;
     else if (!(off & FMK_CUDA_CUBLAS))

@@ -59,6 +59,7 @@ static const struct {
     {"cuModuleGetFunction", 2000, offsetof(struct fmk_driver, ModuleGetFunction)},
     {"cuModuleUnload", 2000, offsetof(struct fmk_driver, ModuleUnload)},
     {"cuFuncSetAttribute", 9000, offsetof(struct fmk_driver, FuncSetAttribute)},
+    {"cuTensorMapEncodeTiled", 12000, offsetof(struct fmk_driver, TensorMapEncodeTiled)},
     {"cuLaunchKernel", 4000, offsetof(struct fmk_driver, LaunchKernel)},
     {"cuLaunchKernelEx", 11060, offsetof(struct fmk_driver, LaunchKernelEx)},
 };

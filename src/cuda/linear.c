@@ -2,14 +2,17 @@
 #include "linear.h"
 
 #include "../../kernels/dense_one.h"
+#include "../../kernels/layout.h"
 #include "../../kernels/plain.h"
 #include "../abi.h"
 #include "../error.h"
 #include "cublas.h"
 #include "decode.h"
 #include "device.h"
+#include "few.h"
 #include "plan.h"
 #include "rows.h"
+#include "wgmma.h"
 
 /* What the steps of a slab have in common. Rows are numbered as the call numbers them, or where they are
  * routed by their place in the slab's list: `base` is the number that the workspace's first row has. */
@@ -215,7 +218,7 @@ static void point_at_activations(const struct slab *slab, const struct fmk_cuda_
         args->in_stride = form->width;
         args->expert_in_stride = slab->rows * form->width;
         args->plane_stride = slab->rows * (int64_t)slab->experts * form->width;
-        args->k = (int32_t)(form->index || product->path <= FMK_CUDA_MMA ? form->width : plan->w->k);
+        args->k = (int32_t)(form->index || product->path < FMK_CUDA_PLAIN ? form->width : plan->w->k);
     }
 }
 
@@ -281,6 +284,50 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
                             (uint32_t)variants[variant].threads, args, sizeof *args);
 }
 
+static fmk_status launch_few(struct slab *slab, const struct fmk_cuda_product *product,
+                             const struct fmk_linear_kernel_args *linear) {
+    const struct fmk_cuda_plan *plan = slab->plan;
+    const struct fmk_cuda_form *form = &plan->forms[product->form];
+    const struct fmk_packed *part = &plan->w->parts[product->parts[0]];
+    const bool floats = form->type == FMK_F32, any = fmk_cuda_any_groups(part);
+    uint32_t y = row_blocks(slab, plan->tile);
+    struct fmk_few_args args = {.linear = *linear};
+    struct fmk_few_product shape = {
+        .units = part->k_packed / FMK_INT4_UNIT_K,
+        .tiles = slab->experts * (plan->routed ? fmk_min(y, slab->rows) : y),
+        .tokens = plan->tile,
+        .planes = floats ? 3 : 1,
+        .exact_tiles = !plan->routed || plan->tile == 1,
+        .any = any,
+        .glu = product->glu,
+        .invariant = slab->args->flags & FMK_LINEAR_BATCH_INVARIANT,
+    };
+    for (int32_t i = 0; i < product->num_parts; i++) {
+        part = &plan->w->parts[product->parts[i]];
+        shape.unit = fmk_max(shape.unit, FMK_T64_UNIT(part->chunks, part->has_zeros));
+        if (i == 0 || !product->glu)
+            shape.blocks += (part->n + FMK_T64_ROWS - 1) / FMK_T64_ROWS;
+        if (!form->direct)
+            args.linear.part[i].k_index = NULL; /* activations are in packed order */
+    }
+    int32_t kernel = (plan->tile == 1 ? FMK_FEW_1 : plan->tile == 8 ? FMK_FEW_8 : FMK_FEW_16) +
+                     (floats ? FMK_FEW_F32 : form->type == FMK_BF16 ? FMK_FEW_BF16 : 0) +
+                     (any ? FMK_FEW_ANY : 0);
+    struct fmk_cuda_grid grid = {.y = y, .z = slab->experts};
+    fmk_few_share(fmk_cuda_of(slab->order.queue->ctx), &shape, &args, &grid);
+    bool early = slab->order.early;
+    slab->order.early = true;
+    return fmk_cuda_launch(slab->order.queue, FMK_MODULE_INT4_FEW, kernel, grid, &args, sizeof args, early);
+}
+
+static fmk_status launch_wgmma(struct slab *slab, const struct fmk_cuda_product *product,
+                               const struct fmk_linear_kernel_args *linear) {
+    struct fmk_wgmma_args args = {.linear = *linear, .experts = (int32_t)slab->experts};
+    for (int32_t i = 0; i < product->num_parts; i++)
+        args.range[i] = (const float *)slab->plan->w->parts[product->parts[i]].range;
+    return fmk_wgmma_launch(&slab->order, &args);
+}
+
 static fmk_status launch_one(struct slab *slab, const struct fmk_cuda_product *product,
                              const struct fmk_linear_kernel_args *args) {
     int32_t weights = slab->plan->w->parts[product->parts[0]].dtype;
@@ -334,6 +381,10 @@ static fmk_status multiply(struct slab *slab, const struct fmk_cuda_product *pro
     point_at_activations(slab, product, &args);
     if (product->path == FMK_CUDA_ONE)
         return launch_one(slab, product, &args);
+    if (product->path == FMK_CUDA_FEW)
+        return launch_few(slab, product, &args);
+    if (product->path == FMK_CUDA_WGMMA)
+        return launch_wgmma(slab, product, &args);
     return product->path == FMK_CUDA_MMA ? launch_mma(slab, product, &args)
                                          : launch_plain(slab, product, &args);
 }

@@ -35,6 +35,22 @@ static const char *const int4_few[] = {
     "few_f32_1",      "few_f32_8",       "few_any_f16_1", "few_any_f16_8", "few_any_f16_16", "few_any_bf16_1",
     "few_any_bf16_8", "few_any_bf16_16", "few_any_f32_1", "few_any_f32_8",
 };
+static const char *const int4_wgmma[] = {
+    "int4_f16_128x32",
+    "int4_f16_256x32",
+    "int4_f16_128x64",
+    "int4_f16_256x64",
+    "int4_f16_128x128",
+    "int4_f16_256x128",
+    "int4_f16_512x128",
+    "int4_bf16_128x32",
+    "int4_bf16_256x32",
+    "int4_bf16_128x64",
+    "int4_bf16_256x64",
+    "int4_bf16_128x128",
+    "int4_bf16_256x128",
+    "int4_bf16_512x128",
+};
 static const char *const q4k_mma[] = {
     "q4k_f16_16x1",   "q4k_f16_32x1",   "q4k_f16_16x8",  "q4k_f16_32x8",  "q4k_f16_32x16",
     "q4k_f16_32x32",  "q4k_bf16_16x1",  "q4k_bf16_32x1", "q4k_bf16_16x8", "q4k_bf16_32x8",
@@ -72,6 +88,7 @@ static const struct {
                               COUNT(dense_mma)},
     [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma)},
     [FMK_MODULE_INT4_FEW] = {"int4_few", NULL, fmk_int4_few_sm90, int4_few, COUNT(int4_few), true},
+    [FMK_MODULE_INT4_WGMMA] = {"int4_wgmma", NULL, fmk_int4_wgmma_sm90, int4_wgmma, COUNT(int4_wgmma), true},
     [FMK_MODULE_Q4K_MMA] = {"q4k_mma", fmk_q4k_mma_sm80, fmk_q4k_mma_sm90, q4k_mma, COUNT(q4k_mma)},
     [FMK_MODULE_Q6K_MMA] = {"q6k_mma", fmk_q6k_mma_sm80, fmk_q6k_mma_sm90, q6k_mma, COUNT(q6k_mma)},
     [FMK_MODULE_PLAIN] = {"plain", fmk_plain_sm80, fmk_plain_sm90, plain, COUNT(plain)},

@@ -48,12 +48,14 @@ enum { FMK_MODULE_KERNELS = 32 }; /* room for the kernels of the largest module 
 
 /* Loads a module unless it is loaded. Takes the context's lock; not for fmk_linear. */
 fmk_status fmk_cuda_load(struct fmk_context *ctx, enum fmk_cuda_module module);
-/* NULL while the module is not loaded. Launches get the dynamic shared memory that modules.c has for it. */
+/* NULL while the module is not loaded. */
 CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module module, int32_t kernel);
 
 /* int4_few: FMK_FEW_16 where there are three of one type of activations, + FMK_FEW_BF16 or FMK_FEW_F32 (which
  * has no FMK_FEW_16), + FMK_FEW_ANY where chunks is not 4. */
 enum { FMK_FEW_1, FMK_FEW_8, FMK_FEW_16, FMK_FEW_BF16, FMK_FEW_F32 = 6, FMK_FEW_ANY = 8 };
+
+/* int4_wgmma: enum FMK_WGMMA_128X32 .. (kernels/wgmma.h) + FMK_WGMMA_VARIANTS where activations are bf16. */
 
 struct fmk_cuda_grid {
     uint32_t x, y, z, threads;

@@ -1,0 +1,120 @@
+#include "wgmma.h"
+
+#include "../abi.h"
+#include "device.h"
+
+/* Of one type of activations; see kernels/wgmma.h. Clocks as measured on an H200: of a unit of K, and of
+ * everything else that a tile takes. */
+static const struct {
+    int32_t rows, tokens, pair;
+    uint32_t shared; /* bytes */
+    double unit, tile;
+} variants[FMK_WGMMA_VARIANTS] = {
+    [FMK_WGMMA_128X32] = {128, 32, 1, FMK_WGMMA_SHARED(2, 1, 32), 500, 1500},
+    [FMK_WGMMA_256X32] = {256, 32, 1, FMK_WGMMA_SHARED(2, 2, 32), 900, 1800},
+    [FMK_WGMMA_128X64] = {128, 64, 1, FMK_WGMMA_SHARED(2, 1, 64), 720, 1800},
+    [FMK_WGMMA_256X64] = {256, 64, 1, FMK_WGMMA_SHARED(2, 2, 64), 1250, 2300},
+    [FMK_WGMMA_128X128] = {128, 128, 1, FMK_WGMMA_SHARED(2, 1, 128), 1200, 2500},
+    [FMK_WGMMA_256X128] = {256, 128, 1, FMK_WGMMA_SHARED(2, 2, 128), 2300, 3500},
+    [FMK_WGMMA_512X128] = {512, 128, 2, FMK_WGMMA_SHARED(2, 2, 128), 2250, 3500},
+};
+
+enum {
+    THREADS = 2 * 128 + FMK_WGMMA_FETCHING,
+    LAUNCH_CLOCKS = 5000,
+    CLUSTER_CLOCKS = 1500 /* of adding up a tile that a cluster shares, and 300 for each of its blocks */
+};
+
+/* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
+ * groups, and a cluster stays in one. */
+static const struct {
+    int32_t blocks, at_once;
+} clusters[] = {{1, 132}, {2, 66}, {3, 39}, {4, 30}, {5, 22}, {6, 17}, {8, 15}};
+
+static int64_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t variant) {
+    int64_t rows = problem->glu ? variants[variant].rows / 2 : variants[variant].rows, row_tiles = 0;
+    for (int32_t i = 0; i < (problem->glu ? 1 : problem->num_parts); i++)
+        row_tiles += (problem->parts[i].n + rows - 1) / rows;
+    return row_tiles * problem->experts *
+           ((problem->m + variants[variant].tokens - 1) / variants[variant].tokens);
+}
+
+/* Clusters of `size` blocks, each of which takes every so-manieth tile and shares its K. */
+static struct fmk_wgmma_cut cut(const struct fmk_wgmma_problem *problem, int32_t variant, int32_t size,
+                                int64_t at_once) {
+    bool pair = variants[variant].pair > 1;
+    int64_t tiles = tiles_of(problem, variant), units = (problem->k + FMK_WGMMA_K - 1) / FMK_WGMMA_K;
+    int64_t turns = (tiles + at_once - 1) / at_once, share = pair ? units : (units + size - 1) / size;
+    double tile = share * variants[variant].unit + variants[variant].tile;
+    if (size > 1 && !pair)
+        tile += CLUSTER_CLOCKS + 300 * size;
+    return (struct fmk_wgmma_cut){variant, size, (uint32_t)(fmk_min(tiles, at_once) * size),
+                                  LAUNCH_CLOCKS + turns * tile};
+}
+
+struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
+    struct fmk_wgmma_cut best = {.clocks = 1e300};
+    for (int32_t v = 0; v < FMK_WGMMA_VARIANTS; v++)
+        for (size_t i = 0; i < sizeof clusters / sizeof clusters[0]; i++) {
+            int64_t at_once =
+                fmk_max(1, (int64_t)clusters[i].at_once * problem->multiprocessors / clusters[0].at_once);
+            bool pair = variants[v].pair > 1, both = variants[v].rows >= 256; /* a warpgroup has 128 rows */
+            if ((pair && clusters[i].blocks != 2) || (problem->glu && !both))
+                continue;
+            struct fmk_wgmma_cut candidate = cut(problem, v, clusters[i].blocks, at_once);
+            if (candidate.clocks < best.clocks)
+                best = candidate;
+        }
+    return best;
+}
+
+/* ---- a launch ---- */
+
+/* Activations as [experts][rows][k], in boxes of one expert's. Its own strides are what the driver takes: see
+ * is_aligned in plan.c. */
+static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
+                                       int32_t tokens) {
+    const struct fmk_linear_kernel_args *linear = &args->linear;
+    cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
+    /* Of one expert, or one row, no stride is used. */
+    cuuint64_t strides[] = {rows > 1 ? stride : 16,
+                            args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : 16};
+    cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
+    const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)tokens, 1}, every[] = {1, 1, 1};
+    char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
+    CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
+        (CUtensorMap *)&args->in,
+        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+        first, sizes, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return fmk_cuda_check(ctx, result, "describing the activations");
+}
+
+fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args *args) {
+    const struct fmk_context *ctx = order->queue->ctx;
+    const struct fmk_linear_kernel_args *linear = &args->linear;
+    struct fmk_wgmma_problem problem = {
+        .parts = linear->part,
+        .num_parts = linear->num_parts,
+        .glu = linear->glu,
+        .k = linear->k_packed,
+        .m = linear->m - linear->first_row,
+        .experts = args->experts,
+        .multiprocessors = fmk_cuda_of(ctx)->multiprocessors,
+    };
+    struct fmk_wgmma_cut cut = fmk_wgmma_choose(&problem);
+    fmk_status status =
+        describe_activations(ctx, args, variants[cut.variant].tokens / variants[cut.variant].pair);
+    if (status)
+        return status;
+    int32_t kernel = cut.variant + (linear->in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0);
+    struct fmk_cuda_grid grid = {.x = cut.blocks,
+                                 .y = 1,
+                                 .z = 1,
+                                 .threads = THREADS,
+                                 .shared = variants[cut.variant].shared,
+                                 .cluster = (uint32_t)cut.cluster};
+    bool early = order->early;
+    order->early = true;
+    return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA, kernel, grid, args, sizeof *args, early);
+}
