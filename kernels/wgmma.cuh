@@ -159,19 +159,38 @@ __device__ __forceinline__ void restore_range(const struct fmk_wgmma_args &args,
 
 /* ---- the kernel ---- */
 
-template <class P>
-__device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, const Ring &ring, bool split,
-                                          const Share &share, int32_t of_pair) {
+/* Whether the warps beside those that fetch store a tile, whose sums a block has made alone. */
+template <class X, class P>
+__device__ __forceinline__ bool hands_over(const struct fmk_linear_kernel_args &args, const Tile &tile,
+                                           bool whole) {
+    return P::HANDS_OVER && whole && is_packed<X>(args, args.part[tile.part]);
+}
+
+/* Fetches, or stores what is handed over. */
+template <class X, class P>
+__device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, const uint8_t *out,
+                                          const Ring &ring, bool split, const Share &share, int32_t of_pair) {
     const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32, units = units_of_k(args.linear);
     /* Weights do not depend on the kernel before, but which tiles there are may. */
-    if (warp == ACTS_WARP || args.linear.m_dev)
+    if (warp != WEIGHTS_WARP || args.linear.m_dev)
         wait_for_dependency();
     const Walk walk = make_walk<P>(args);
     Work work = make_work(args, walk, cluster_size());
     Stage stage = {0, 0};
     Piece piece;
+    const int32_t group = warp - STORING_WARPS;
+    bool stored = false;
     while (next_piece(work, walk, units, share, piece)) {
         const Tile tile = find_tile<P>(args.linear, walk, piece.number, of_pair);
+        const bool whole = !split && piece.share.end - piece.share.begin == units;
+        if (stored)
+            arrive_named(BARRIER_STORED + group, WITH_STORING);
+        stored = group >= 0 && hands_over<X, P>(args.linear, tile, whole);
+        if (stored) {
+            barrier_named(BARRIER_HANDED + group, WITH_STORING);
+            store_packed<P>(Target{args.linear, tile}, group, out + group * (P::OUT / P::WG), 0, P::T,
+                            threadIdx.x % 32, 32);
+        }
         if (warp == ACTS_WARP && threadIdx.x % 32 == 0)
             fetch_acts<P>(&args.in, tile, piece.share, of_pair, ring, stage);
         else if (warp == WEIGHTS_WARP)
@@ -189,7 +208,9 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
                                              const Ring &ring, bool split, const Share &share,
                                              int32_t of_pair) {
     const struct fmk_linear_kernel_args &linear = args.linear;
-    const int32_t units = units_of_k(linear);
+    const int32_t units = units_of_k(linear), group = threadIdx.x / 128;
+    uint8_t *out = stages + P::AT_OUT + group * (P::OUT / P::WG);
+    bool handed = false; /* and `out` not taken back */
     wait_for_dependency();
     const Walk walk = make_walk<P>(args);
     Work work = make_work(args, walk, cluster_size());
@@ -216,10 +237,13 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
         if (!whole && !join_pieces<P>(args.pieces, walk, piece, units, of_pair,
                                       (uint32_t *)(stages + P::AT_LAST), total))
             continue;
+        if (handed)
+            barrier_named(BARRIER_STORED + group, WITH_STORING);
+        handed = false;
         if (is_packed<X>(linear, linear.part[tile.part]))
-            store_packed<X, P>(target, stages + P::AT_OUT, total);
+            handed = finish_packed<X, P>(target, out, hands_over<X, P>(linear, tile, whole), total);
         else
-            store_tile<P>(target, (float *)(stages + P::AT_OUT), total);
+            finish_tile<P>(target, (float *)out, total);
     }
 }
 
@@ -243,7 +267,7 @@ __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) 
         cluster_sync();
     if (threadIdx.x >= 128 * WG) {
         give_registers<40>();
-        fetch_all<P>(args, ring, split, share, of_pair);
+        fetch_all<X, P>(args, stages + P::AT_OUT, ring, split, share, of_pair);
     } else {
         take_registers<232>();
         multiply_all<X, P, STEPS>(args, stages, ring, split, share, of_pair);

@@ -10,30 +10,36 @@ enum {
     FMK_WGMMA_BOX = 64,            /* k of a box of activations: 128 bytes, as many as a swizzle spans */
     FMK_WGMMA_UNIT = FMK_T64_UNIT(1, 1), /* room for the largest unit of weights */
     FMK_WGMMA_MOST_STAGES = 8,
-    FMK_WGMMA_TOKENS_OUT = 16,         /* tokens that a warpgroup stores at once */
     FMK_WGMMA_MOST_SHARED = 227 << 10, /* bytes that a block of compute capability 9.0 may have */
-    FMK_WGMMA_FETCHING = 128,          /* threads that fetch */
+    FMK_WGMMA_MOST_CLUSTER = 8,        /* blocks */
+    FMK_WGMMA_FETCHING = 128,          /* threads that fetch, and store */
 };
 
 /* A block computes 64 r weight rows of each of its `groups` warpgroups by `tokens` tokens. Bytes of shared
  * memory: a stage of the ring, what a block has besides, the stages that fit, and the sum. */
 #define FMK_WGMMA_STAGE(groups, r, tokens) ((tokens)*2 * FMK_WGMMA_K + (groups) * (r)*FMK_WGMMA_UNIT)
-#define FMK_WGMMA_OUT(groups, r) ((groups)*FMK_WGMMA_TOKENS_OUT * (64 * (r) + 4) * 4)
-#define FMK_WGMMA_REST(groups, r) (FMK_WGMMA_OUT(groups, r) + FMK_WGMMA_MOST_STAGES * 16 + (groups)*4)
+#define FMK_WGMMA_OUT_TOKENS(r, tokens) ((r) == 4 ? 16 : (tokens)) /* for which there is room to store from  \
+                                                                    */
+#define FMK_WGMMA_OUT(groups, r, tokens) ((groups)*FMK_WGMMA_OUT_TOKENS(r, tokens) * (128 * (r) + 16))
+#define FMK_WGMMA_REST(groups, r, tokens)                                                                    \
+    (FMK_WGMMA_OUT(groups, r, tokens) + FMK_WGMMA_MOST_STAGES * 16 + (groups)*4)
 #define FMK_WGMMA_FIT(groups, r, tokens)                                                                     \
-    ((FMK_WGMMA_MOST_SHARED - FMK_WGMMA_REST(groups, r)) / FMK_WGMMA_STAGE(groups, r, tokens))
+    ((FMK_WGMMA_MOST_SHARED - FMK_WGMMA_REST(groups, r, tokens)) / FMK_WGMMA_STAGE(groups, r, tokens))
 #define FMK_WGMMA_STAGES(groups, r, tokens)                                                                  \
     (FMK_WGMMA_FIT(groups, r, tokens) < FMK_WGMMA_MOST_STAGES ? FMK_WGMMA_FIT(groups, r, tokens)             \
                                                               : FMK_WGMMA_MOST_STAGES)
 #define FMK_WGMMA_SHARED(groups, r, tokens)                                                                  \
-    (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) + FMK_WGMMA_REST(groups, r))
+    (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) +                              \
+     FMK_WGMMA_REST(groups, r, tokens))
 
 /* The kernels of each type of activations, by the rows and tokens of a tile. The last is one of pairs. */
 enum {
     FMK_WGMMA_128X32,
     FMK_WGMMA_256X32,
+    FMK_WGMMA_512X32,
     FMK_WGMMA_128X64,
     FMK_WGMMA_256X64,
+    FMK_WGMMA_512X64,
     FMK_WGMMA_128X128,
     FMK_WGMMA_256X128,
     FMK_WGMMA_512X128,

@@ -4,7 +4,7 @@
 
 #include "wgmma_tiles.cuh"
 
-enum { ACTS_WARP = 0, WEIGHTS_WARP = 1 }; /* of those that fetch */
+enum { ACTS_WARP, WEIGHTS_WARP, STORING_WARPS /* one for each warpgroup that multiplies */ };
 
 struct Ring {
     uint32_t base, full, empty; /* addresses: stages, barriers */

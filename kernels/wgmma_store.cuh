@@ -6,8 +6,9 @@
 #include "epilogue.cuh"
 #include "wgmma_tiles.cuh"
 
-/* Named barriers: of all multiplying warpgroups, and of each. */
-enum { BARRIER_MULTIPLY = 1, BARRIER_GROUP };
+/* Named barriers: of all multiplying warpgroups; of each; of each with the warp that stores its tiles. */
+enum { BARRIER_MULTIPLY = 1, BARRIER_GROUP = 2, BARRIER_HANDED = 4, BARRIER_STORED = 6 };
+enum { WITH_STORING = 128 + 32 /* threads */ };
 
 /* A warp's sums of tokens 8 j .. 8 j + 7 to [token][row]. */
 template <int R, int T>
@@ -106,80 +107,107 @@ __device__ __forceinline__ bool is_packed(const struct fmk_linear_kernel_args &a
            ((e.out_stride | args.expert_out_stride | part.column | part.n) & 7) == 0;
 }
 
-/* A warpgroup's own tile, some tokens at a time, where is_packed. */
+/* Tokens first .. first + 15 of a warpgroup's tile, as they will lie in the output, to [token][row]. */
 template <class X, class P>
-__device__ __forceinline__ void store_packed(const Target &target, uint8_t *out,
-                                             float (&total)[P::R][P::T / 2]) {
-    const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-    const struct fmk_linear_part &part = target.args.part[target.tile.part];
-    const int32_t row = target.tile.row + 64 * P::R * group;
-    const float *bias = target.bias(part);
-    out += group * (P::OUT / P::WG);
-    if (bias) {
-#pragma unroll
-        for (int r = 0; r < P::R; r++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int32_t own = row + 64 * r + 16 * warp + 8 * i + lane / 4;
-                const float b = own < part.n ? bias[own] : 0.0f;
-#pragma unroll
-                for (int j = 0; j < P::T / 8; j++)
-                    total[r][4 * j + 2 * i] += b, total[r][4 * j + 2 * i + 1] += b;
-            }
-    }
+__device__ __forceinline__ void put_packed(uint32_t to, int first, const float (&total)[P::R][P::T / 2]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     /* Lane 8 i + n: token n of eight, or of the eight after (i / 2); rows 0..7 or 8..15 of the warp (i % 2).
      */
-    const uint32_t to =
-        shared_address(out) + (lane / 16 * 8 + lane % 8) * P::PACKED_PITCH + 32 * warp + lane / 8 % 2 * 16;
-    uint16_t *rows = (uint16_t *)target.out() + part.column + row;
+    to += (lane / 16 * 8 + lane % 8) * P::PITCH + 32 * warp + lane / 8 % 2 * 16;
 #pragma unroll
-    for (int first = 0; first < P::T; first += FMK_WGMMA_TOKENS_OUT) {
-        static_assert(FMK_WGMMA_TOKENS_OUT == 16, "what store_transposed takes");
+    for (int r = 0; r < P::R; r++) {
+        uint32_t pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float *of = total[r] + first / 2 + i / 2 * 4 + i % 2 * 2;
+            pairs[i] = X::pack(of[0], of[1]);
+        }
+        store_transposed(to + 128 * r, pairs);
+    }
+}
+
+/* Copies `tokens` from there to the output, from token `first` of the tile on; `threads` of the block do. */
+template <class P>
+__device__ __forceinline__ void store_packed(const Target &target, int group, const uint8_t *out, int first,
+                                             int tokens, int thread, int threads) {
+    const struct fmk_linear_part &part = target.args.part[target.tile.part];
+    const int32_t row = target.tile.row + 64 * P::R * group;
+    uint16_t *rows = (uint16_t *)target.out() + part.column + row;
+    tokens = min(tokens, target.tile.count - first);
+#pragma unroll 4
+    for (int i = thread; i < tokens * 8 * P::R; i += threads) {
+        const int token = i / (8 * P::R), eight = i % (8 * P::R);
+        if (row + 8 * eight < part.n)
+            *(uint4 *)(rows + target.row_of(first + token) * target.args.epilogue.out_stride + 8 * eight) =
+                *(const uint4 *)(out + token * P::PITCH + 16 * eight);
+    }
+}
+
+template <class P>
+__device__ __forceinline__ void add_bias(const Target &target, float (&total)[P::R][P::T / 2]) {
+    const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    const struct fmk_linear_part &part = target.args.part[target.tile.part];
+    const float *bias = target.bias(part);
+    if (!bias)
+        return;
+#pragma unroll
+    for (int r = 0; r < P::R; r++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int32_t row = target.tile.row + 64 * (P::R * group + r) + 16 * warp + 8 * i + lane / 4;
+            const float b = row < part.n ? bias[row] : 0.0f;
+#pragma unroll
+            for (int j = 0; j < P::T / 8; j++)
+                total[r][4 * j + 2 * i] += b, total[r][4 * j + 2 * i + 1] += b;
+        }
+}
+
+/* A warpgroup's own tile, where is_packed. Whether it is handed over: then another warp stores it, and tells
+ * at BARRIER_STORED when `out` is free again. */
+template <class X, class P>
+__device__ __forceinline__ bool finish_packed(const Target &target, uint8_t *out, bool hand_over,
+                                              float (&total)[P::R][P::T / 2]) {
+    const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
+    const uint32_t to = shared_address(out);
+    add_bias<P>(target, total);
+#pragma unroll
+    for (int first = 0; first < P::T; first += P::OUT_TOKENS) {
         if (first >= target.tile.count)
             break;
-        barrier_named(BARRIER_GROUP + group, 128); /* those before are stored */
+        barrier_named(BARRIER_GROUP + group, 128); /* what was there is stored */
 #pragma unroll
-        for (int r = 0; r < P::R; r++) {
-            uint32_t pairs[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float *of = total[r] + first / 2 + i / 2 * 4 + i % 2 * 2;
-                pairs[i] = X::pack(of[0], of[1]);
-            }
-            store_transposed(to + 128 * r, pairs);
+        for (int token = 0; token < P::OUT_TOKENS; token += 16)
+            put_packed<X, P>(to + token * P::PITCH, first + token, total);
+        if (P::HANDS_OVER && hand_over) {
+            arrive_named(BARRIER_HANDED + group, WITH_STORING);
+            return true;
         }
         barrier_named(BARRIER_GROUP + group, 128);
-#pragma unroll
-        for (int i = 0; i < FMK_WGMMA_TOKENS_OUT * 8 * P::R / 128; i++) {
-            const int at = thread + 128 * i, token = at / (8 * P::R), eight = at % (8 * P::R);
-            if (first + token < target.tile.count && row + 8 * eight < part.n)
-                *(uint4 *)(rows + target.row_of(first + token) * target.args.epilogue.out_stride +
-                           8 * eight) = *(const uint4 *)(out + token * P::PACKED_PITCH + 16 * eight);
-        }
+        store_packed<P>(target, group, out, first, P::OUT_TOKENS, thread, 128);
     }
+    return false;
 }
 
 /* A warpgroup's own tile, some tokens at a time. */
 template <class P>
-__device__ __forceinline__ void store_tile(const Target &target, float *out,
-                                           const float (&total)[P::R][P::T / 2]) {
+__device__ __forceinline__ void finish_tile(const Target &target, float *sums,
+                                            const float (&total)[P::R][P::T / 2]) {
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
     const bool glu = target.args.glu;
     const int32_t quads = glu ? 16 : 16 * P::R, first_row = target.tile.row + 4 * quads * group;
     const int32_t n = target.args.part[target.tile.part].n;
-    float *sums = out + group * FMK_WGMMA_TOKENS_OUT * P::PITCH;
 #pragma unroll
-    for (int first = 0; first < P::T; first += FMK_WGMMA_TOKENS_OUT) {
+    for (int first = 0; first < P::T; first += P::SUMS_TOKENS) {
         if (first >= target.tile.count)
             break;
-        barrier_named(BARRIER_GROUP + group, 128); /* the sums before are stored */
+        barrier_named(BARRIER_GROUP + group, 128); /* what was there is stored */
 #pragma unroll
-        for (int j = 0; j < FMK_WGMMA_TOKENS_OUT / 8; j++)
-            put_sums<P::R, P::T>(sums + 8 * j * P::PITCH, P::PITCH, total, first / 8 + j);
+        for (int j = 0; j < P::SUMS_TOKENS / 8; j++)
+            put_sums<P::R, P::T>(sums + 8 * j * P::SUMS_PITCH, P::SUMS_PITCH, total, first / 8 + j);
         barrier_named(BARRIER_GROUP + group, 128);
-        for (int i = thread; i < FMK_WGMMA_TOKENS_OUT * quads; i += 128) {
+        for (int i = thread; i < P::SUMS_TOKENS * quads; i += 128) {
             const int token = i / quads, row = i % quads * 4;
-            const float *of = sums + token * P::PITCH + row;
+            const float *of = sums + token * P::SUMS_PITCH + row;
             if (first + token >= target.tile.count || first_row + row >= n)
                 continue;
             if (P::R == 2 && glu)
@@ -203,14 +231,17 @@ __device__ __forceinline__ void put_shared_tile(float *sums, const float (&total
         put_sums<P::R, P::T>(sums + 8 * j * P::SPLIT_PITCH + 64 * P::R * group, P::SPLIT_PITCH, total, j);
 }
 
-/* Adds up the sums of all blocks, in their order, of every size-th token. */
+/* Adds up four sums of all blocks, in their order. They are loaded together: each takes long. */
 template <class P>
 __device__ __forceinline__ float4 sum_of_cluster(uint32_t sums, int token, int row, uint32_t size) {
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (uint32_t from = 0; from < size; from++) {
-        const float4 v = load_4_floats_of(from, sums + (token * P::SPLIT_PITCH + row) * 4);
-        sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
-    }
+    float4 of[FMK_WGMMA_MOST_CLUSTER], sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+    for (uint32_t from = 0; from < FMK_WGMMA_MOST_CLUSTER; from++)
+        of[from] = from < size ? load_4_floats_of(from, sums + (token * P::SPLIT_PITCH + row) * 4)
+                               : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+    for (uint32_t from = 0; from < FMK_WGMMA_MOST_CLUSTER; from++)
+        sum.x += of[from].x, sum.y += of[from].y, sum.z += of[from].z, sum.w += of[from].w;
     return sum;
 }
 

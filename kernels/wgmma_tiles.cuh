@@ -15,14 +15,17 @@ template <int WG_, int R_, int T_, int PAIR_> struct Plan {
     static constexpr int ROWS = 64 * R * WG, PANELS = WG * R;
     static constexpr int ACTS = T * 2 * FMK_WGMMA_K, WEIGHTS = PANELS * FMK_WGMMA_UNIT;
     static constexpr int STAGES = FMK_WGMMA_STAGES(WG, R, T);
-    static constexpr int PITCH = 64 * R + 4;          /* floats, of sums on their way out */
-    static constexpr int PACKED_PITCH = 128 * R + 16; /* bytes, of such as they will lie in the output */
-    static constexpr int OUT = FMK_WGMMA_OUT(WG, R);
+    static constexpr int PITCH = 128 * R + 16; /* bytes, of a token's outputs on their way */
+    static constexpr int OUT_TOKENS = FMK_WGMMA_OUT_TOKENS(R, T), OUT = FMK_WGMMA_OUT(WG, R, T);
+    static constexpr bool HANDS_OVER = OUT_TOKENS == T; /* tiles, to warps that store them */
+    static constexpr int SUMS_PITCH = 64 * R + 4;       /* floats, of sums that are to be finished */
+    static constexpr int SUMS_TOKENS = OUT_TOKENS * PITCH / (4 * SUMS_PITCH) / 8 * 8;
     static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
                          AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
                          AT_LAST = AT_EMPTY + 8 * STAGES;
     static constexpr int SPLIT_PITCH = ROWS + 4; /* floats: a tile for the cluster, over the ring */
     static_assert(AT_LAST + 4 * WG <= FMK_WGMMA_SHARED(WG, R, T), "as much as the host asks for");
+    static_assert(SUMS_TOKENS >= 8 && T % SUMS_TOKENS == 0, "sums are put down eight tokens at a time");
     static_assert(STAGES >= 3, "one is multiplied, one released, one fetched");
     static_assert(T * SPLIT_PITCH * 4 <= AT_OUT, "a tile's sums lie over the ring");
     static_assert(ACTS / 2 % 1024 == 0, "boxes begin where swizzles do");

@@ -10,19 +10,22 @@ static const struct {
     uint32_t shared; /* bytes */
     double unit, tile;
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_128X32] = {128, 32, 1, FMK_WGMMA_SHARED(2, 1, 32), 500, 1500},
-    [FMK_WGMMA_256X32] = {256, 32, 1, FMK_WGMMA_SHARED(2, 2, 32), 900, 1800},
-    [FMK_WGMMA_128X64] = {128, 64, 1, FMK_WGMMA_SHARED(2, 1, 64), 720, 1800},
-    [FMK_WGMMA_256X64] = {256, 64, 1, FMK_WGMMA_SHARED(2, 2, 64), 1250, 2300},
-    [FMK_WGMMA_128X128] = {128, 128, 1, FMK_WGMMA_SHARED(2, 1, 128), 1200, 2500},
-    [FMK_WGMMA_256X128] = {256, 128, 1, FMK_WGMMA_SHARED(2, 2, 128), 2300, 3500},
-    [FMK_WGMMA_512X128] = {512, 128, 2, FMK_WGMMA_SHARED(2, 2, 128), 2250, 3500},
+    [FMK_WGMMA_128X32] = {128, 32, 1, FMK_WGMMA_SHARED(2, 1, 32), 895, 500},
+    [FMK_WGMMA_256X32] = {256, 32, 1, FMK_WGMMA_SHARED(2, 2, 32), 1358, 1500},
+    [FMK_WGMMA_512X32] = {512, 32, 1, FMK_WGMMA_SHARED(2, 4, 32), 2600, 2500},
+    [FMK_WGMMA_128X64] = {128, 64, 1, FMK_WGMMA_SHARED(2, 1, 64), 1045, 1000},
+    [FMK_WGMMA_256X64] = {256, 64, 1, FMK_WGMMA_SHARED(2, 2, 64), 1580, 2500},
+    [FMK_WGMMA_512X64] = {512, 64, 1, FMK_WGMMA_SHARED(2, 4, 64), 2900, 5000},
+    [FMK_WGMMA_128X128] = {128, 128, 1, FMK_WGMMA_SHARED(2, 1, 128), 1214, 2500},
+    [FMK_WGMMA_256X128] = {256, 128, 1, FMK_WGMMA_SHARED(2, 2, 128), 2117, 5000},
+    [FMK_WGMMA_512X128] = {512, 128, 2, FMK_WGMMA_SHARED(2, 2, 128), 2137, 4000},
 };
 
 enum {
     THREADS = 2 * 128 + FMK_WGMMA_FETCHING,
-    LAUNCH_CLOCKS = 5000,
-    CLUSTER_CLOCKS = 1500 /* of adding up a tile that a cluster shares, and 300 for each of its blocks */
+    LAUNCH_CLOCKS = 5600,
+    CLUSTER_CLOCKS = 4000, /* of adding up a tile that a cluster shares */
+    GLU_ROWS = 256         /* of a kernel that has gate and up: two blocks of 64 rows a warpgroup */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
@@ -47,7 +50,7 @@ static struct fmk_wgmma_cut cut(const struct fmk_wgmma_problem *problem, int32_t
     int64_t turns = (tiles + at_once - 1) / at_once, share = pair ? units : (units + size - 1) / size;
     double tile = share * variants[variant].unit + variants[variant].tile;
     if (size > 1 && !pair)
-        tile += CLUSTER_CLOCKS + 300 * size;
+        tile += CLUSTER_CLOCKS;
     return (struct fmk_wgmma_cut){variant, size, (uint32_t)(fmk_min(tiles, at_once) * size),
                                   LAUNCH_CLOCKS + turns * tile};
 }
@@ -58,7 +61,7 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
         for (size_t i = 0; i < sizeof clusters / sizeof clusters[0]; i++) {
             int64_t at_once =
                 fmk_max(1, (int64_t)clusters[i].at_once * problem->multiprocessors / clusters[0].at_once);
-            bool pair = variants[v].pair > 1, both = variants[v].rows >= 256; /* a warpgroup has 128 rows */
+            bool pair = variants[v].pair > 1, both = variants[v].rows / variants[v].pair == GLU_ROWS;
             if ((pair && clusters[i].blocks != 2) || (problem->glu && !both))
                 continue;
             struct fmk_wgmma_cut candidate = cut(problem, v, clusters[i].blocks, at_once);
@@ -90,8 +93,27 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
     return fmk_cuda_check(ctx, result, "describing the activations");
 }
 
+fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
+                                const struct fmk_wgmma_cut *cut) {
+    int32_t variant = cut->variant;
+    fmk_status status =
+        describe_activations(order->queue->ctx, args, variants[variant].tokens / variants[variant].pair);
+    if (status)
+        return status;
+    struct fmk_cuda_grid grid = {.x = cut->blocks,
+                                 .y = 1,
+                                 .z = 1,
+                                 .threads = THREADS,
+                                 .shared = variants[variant].shared,
+                                 .cluster = (uint32_t)cut->cluster};
+    bool early = order->early;
+    order->early = true;
+    return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA,
+                           variant + (args->linear.in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0), grid, args,
+                           sizeof *args, early);
+}
+
 fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args *args) {
-    const struct fmk_context *ctx = order->queue->ctx;
     const struct fmk_linear_kernel_args *linear = &args->linear;
     struct fmk_wgmma_problem problem = {
         .parts = linear->part,
@@ -100,21 +122,8 @@ fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args 
         .k = linear->k_packed,
         .m = linear->m - linear->first_row,
         .experts = args->experts,
-        .multiprocessors = fmk_cuda_of(ctx)->multiprocessors,
+        .multiprocessors = fmk_cuda_of(order->queue->ctx)->multiprocessors,
     };
     struct fmk_wgmma_cut cut = fmk_wgmma_choose(&problem);
-    fmk_status status =
-        describe_activations(ctx, args, variants[cut.variant].tokens / variants[cut.variant].pair);
-    if (status)
-        return status;
-    int32_t kernel = cut.variant + (linear->in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0);
-    struct fmk_cuda_grid grid = {.x = cut.blocks,
-                                 .y = 1,
-                                 .z = 1,
-                                 .threads = THREADS,
-                                 .shared = variants[cut.variant].shared,
-                                 .cluster = (uint32_t)cut.cluster};
-    bool early = order->early;
-    order->early = true;
-    return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA, kernel, grid, args, sizeof *args, early);
+    return fmk_wgmma_launch_cut(order, args, &cut);
 }

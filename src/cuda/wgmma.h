@@ -27,5 +27,8 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem);
 /* Rows first_row .. m-1 of a call; of `args` linear, range and experts are filled in. The caller has entered.
  */
 fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args *args);
+/* The same, cut so. */
+fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
+                                const struct fmk_wgmma_cut *cut);
 
 #endif
