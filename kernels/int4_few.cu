@@ -76,7 +76,7 @@ __device__ __forceinline__ Rows rows_of(const struct fmk_linear_kernel_args &a, 
 }
 
 __device__ __forceinline__ int32_t unit_bytes(const struct fmk_linear_part &part) {
-    return FMK_T64_UNIT(part.chunks, part.has_zeros);
+    return FMK_T64_CODES + (256 >> (part.chunks >> 1)) * (part.has_zeros ? 3 : 2);
 }
 
 /* ---- the ring of a warp: lane 0 fetches ---- */
@@ -232,14 +232,15 @@ struct GroupBits {
     uint2 zeros;
 };
 
+/* `shift`: of 4, 2 or 1 groups in a unit by 0, 1, 2. */
 __device__ __forceinline__ GroupBits load_group(const struct fmk_linear_part &part, const uint8_t *unit,
-                                                int s, int g) {
+                                                int s, int shift, int g) {
     const uint8_t *scales = unit + FMK_T64_CODES;
     GroupBits bits;
     bits.scales = load_16(scales + 128 * s + 16 * g);
     bits.zeros = make_uint2(0x08080808, 0x08080808);
     if (part.has_zeros)
-        bits.zeros = load_8(scales + 512 / part.chunks + 64 * s + 8 * g);
+        bits.zeros = load_8(scales + (512 >> shift) + 64 * s + 8 * g);
     return bits;
 }
 
@@ -329,7 +330,7 @@ __device__ __forceinline__ void multiply_group(const struct fmk_linear_part &par
 #pragma unroll
         for (int r = 0; r < PANELS; r++)
             codes[tile][r] = load_16(unit + FMK_INT4_UNIT_CODES * r + FMK_T16_TILE * tile + 16 * lane);
-    const GroupBits bits = load_group(part, unit, 0, lane / 4);
+    const GroupBits bits = load_group(part, unit, 0, 2, lane / 4);
     release();
     float acc[PANELS][NT][4], sum[NT][4];
 #pragma unroll
@@ -363,7 +364,7 @@ __device__ __forceinline__ void multiply_groups(const struct fmk_linear_part &pa
             words[r][0] = two.x;
             words[r][1] = two.y;
         }
-        const GroupBits bits = load_group(part, unit, b >> shift, lane / 4);
+        const GroupBits bits = load_group(part, unit, b >> shift, shift, lane / 4);
         multiply_32<X, NT, PASSES>(words, acts, b, true, acc, sum);
         keep_sums<NT>(acts, b, lane, sum);
         add_group<X, NT, COLUMNS>(bits, part.dtype, acc, sum, total);
