@@ -8,10 +8,9 @@
  *
  * With an activation the two blocks of 64 rows of a warpgroup (R = 2) are the same rows of gate and of up.
  *
- * K is shared in one of two ways. The blocks of a cluster each sum their share of the units, and then add up
- * their share of the tokens, in the order of the blocks: few tiles. Or the units of the first tiles are dealt
- * out evenly to all blocks (struct fmk_wgmma_pieces): as many tiles as do not fill the multiprocessors
- * evenly. Or clusters are pairs (PAIR = 2), which share activations instead. */
+ * A cluster of blocks computes a tile after the other. Its blocks each sum their share of the units of K, and
+ * then add up their share of the tokens, in the order of the blocks: where tiles are few. Or they are a pair
+ * (PAIR = 2), which has neighbouring rows and shares the fetching of activations. */
 #ifndef FMK_KERNELS_WGMMA_CUH
 #define FMK_KERNELS_WGMMA_CUH
 
@@ -159,43 +158,61 @@ __device__ __forceinline__ void restore_range(const struct fmk_wgmma_args &args,
 
 /* ---- the kernel ---- */
 
-/* Whether the warps beside those that fetch store a tile, whose sums a block has made alone. */
+/* What a block does with tiles. */
+struct Work {
+    int32_t first, stride; /* tiles */
+    int32_t of_pair;       /* the block's rank in its pair */
+    bool split;            /* the cluster shares K, */
+    Share share;           /* of which this is the block's */
+};
+
+template <class P> __device__ __forceinline__ Work find_work(const struct fmk_linear_kernel_args &args) {
+    const uint32_t rank = cluster_rank(), size = cluster_size();
+    const int32_t units = units_of_k(args);
+    const bool split = P::PAIR == 1 && size > 1;
+    Work work;
+    work.first = blockIdx.x / size;
+    work.stride = gridDim.x / size;
+    work.of_pair = P::PAIR == 1 ? 0 : rank;
+    work.split = split;
+    work.share = split ? share_of(units, rank, size) : Share{0, units};
+    return work;
+}
+
+/* Whether the warps beside those that fetch store a tile. */
 template <class X, class P>
 __device__ __forceinline__ bool hands_over(const struct fmk_linear_kernel_args &args, const Tile &tile,
-                                           bool whole) {
-    return P::HANDS_OVER && whole && is_packed<X>(args, args.part[tile.part]);
+                                           bool split) {
+    return P::HANDS_OVER && !split && is_packed<X>(args, args.part[tile.part]);
 }
 
 /* Fetches, or stores what is handed over. */
 template <class X, class P>
 __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, const uint8_t *out,
-                                          const Ring &ring, bool split, const Share &share, int32_t of_pair) {
-    const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32, units = units_of_k(args.linear);
+                                          const Ring &ring) {
+    const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32, group = warp - STORING_WARPS;
+    const Work work = find_work<P>(args.linear);
     /* Weights do not depend on the kernel before, but which tiles there are may. */
     if (warp != WEIGHTS_WARP || args.linear.m_dev)
         wait_for_dependency();
     const Walk walk = make_walk<P>(args);
-    Work work = make_work(args, walk, cluster_size());
     Stage stage = {0, 0};
-    Piece piece;
-    const int32_t group = warp - STORING_WARPS;
     bool stored = false;
-    while (next_piece(work, walk, units, share, piece)) {
-        const Tile tile = find_tile<P>(args.linear, walk, piece.number, of_pair);
-        const bool whole = !split && piece.share.end - piece.share.begin == units;
+    for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
+        const Tile tile = find_tile<P>(args.linear, walk, number, work.of_pair);
         if (stored)
             arrive_named(BARRIER_STORED + group, WITH_STORING);
-        stored = group >= 0 && hands_over<X, P>(args.linear, tile, whole);
+        stored = group >= 0 && hands_over<X, P>(args.linear, tile, work.split);
         if (stored) {
             barrier_named(BARRIER_HANDED + group, WITH_STORING);
             store_packed<P>(Target{args.linear, tile}, group, out + group * (P::OUT / P::WG), 0, P::T,
                             threadIdx.x % 32, 32);
         }
         if (warp == ACTS_WARP && threadIdx.x % 32 == 0)
-            fetch_acts<P>(&args.in, tile, piece.share, of_pair, ring, stage);
+            fetch_acts<P>(&args.in, tile, work.share, work.of_pair, ring, stage);
         else if (warp == WEIGHTS_WARP)
-            fetch_weights<P>(args.linear, tile, piece.share, ring, stage);
-        if (split) { /* the ring is the tile's sums for a while */
+            fetch_weights<P>(args.linear, tile, work.share, ring, stage);
+        if (work.split) { /* the ring is the tile's sums for a while */
             __syncwarp();
             cluster_sync();
             cluster_sync();
@@ -205,25 +222,22 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
 
 template <class X, class P, int STEPS>
 __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, uint8_t *stages,
-                                             const Ring &ring, bool split, const Share &share,
-                                             int32_t of_pair) {
+                                             const Ring &ring) {
     const struct fmk_linear_kernel_args &linear = args.linear;
-    const int32_t units = units_of_k(linear), group = threadIdx.x / 128;
+    const int32_t group = threadIdx.x / 128;
     uint8_t *out = stages + P::AT_OUT + group * (P::OUT / P::WG);
-    bool handed = false; /* and `out` not taken back */
+    const Work work = find_work<P>(linear);
     wait_for_dependency();
     const Walk walk = make_walk<P>(args);
-    Work work = make_work(args, walk, cluster_size());
     Stage stage = {0, 0};
-    Piece piece;
-    while (next_piece(work, walk, units, share, piece)) {
-        const Tile tile = find_tile<P>(linear, walk, piece.number, of_pair);
+    bool handed = false; /* and `out` not taken back */
+    for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
+        const Tile tile = find_tile<P>(linear, walk, number, work.of_pair);
         const Target target = {linear, tile};
-        const Part part = part_of<X>(args, tile.part);
         float total[P::R][P::T / 2];
-        multiply_units<X, P, STEPS>(stages, part, piece.share, ring, stage, total);
+        multiply_units<X, P, STEPS>(stages, part_of<X>(args, tile.part), work.share, ring, stage, total);
         restore_range<X, P>(args, tile, total);
-        if (split) {
+        if (work.split) {
             put_shared_tile<P>((float *)stages, total);
             __syncwarp();
             cluster_sync();
@@ -233,15 +247,11 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
             cluster_sync();
             continue;
         }
-        const bool whole = piece.share.end - piece.share.begin == units;
-        if (!whole && !join_pieces<P>(args.pieces, walk, piece, units, of_pair,
-                                      (uint32_t *)(stages + P::AT_LAST), total))
-            continue;
         if (handed)
             barrier_named(BARRIER_STORED + group, WITH_STORING);
         handed = false;
         if (is_packed<X>(linear, linear.part[tile.part]))
-            handed = finish_packed<X, P>(target, out, hands_over<X, P>(linear, tile, whole), total);
+            handed = finish_packed<X, P>(target, out, hands_over<X, P>(linear, tile, work.split), total);
         else
             finish_tile<P>(target, (float *)out, total);
     }
@@ -252,11 +262,8 @@ __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) 
     using P = Plan<WG, R, T, PAIR>;
     static_assert(WG == 2, "registers are dealt out for two");
     uint8_t *stages = dynamic_shared();
-    const uint32_t base = shared_address(stages), rank = cluster_rank(), size = cluster_size();
+    const uint32_t base = shared_address(stages);
     const Ring ring = {base, base + P::AT_FULL, base + P::AT_EMPTY};
-    const bool split = PAIR == 1 && size > 1;
-    const int32_t units = units_of_k(args.linear), of_pair = PAIR == 1 ? 0 : rank;
-    const Share share = split ? share_of(units, rank, size) : Share{0, units};
     allow_dependents();
     if (threadIdx.x == 32)
         prefetch_map(&args.in);
@@ -267,10 +274,10 @@ __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) 
         cluster_sync();
     if (threadIdx.x >= 128 * WG) {
         give_registers<40>();
-        fetch_all<X, P>(args, stages + P::AT_OUT, ring, split, share, of_pair);
+        fetch_all<X, P>(args, stages + P::AT_OUT, ring);
     } else {
         take_registers<232>();
-        multiply_all<X, P, STEPS>(args, stages, ring, split, share, of_pair);
+        multiply_all<X, P, STEPS>(args, stages, ring);
     }
     if (PAIR > 1) {
         __syncwarp();

@@ -18,11 +18,11 @@ enum {
 /* A block computes 64 r weight rows of each of its `groups` warpgroups by `tokens` tokens. Bytes of shared
  * memory: a stage of the ring, what a block has besides, the stages that fit, and the sum. */
 #define FMK_WGMMA_STAGE(groups, r, tokens) ((tokens)*2 * FMK_WGMMA_K + (groups) * (r)*FMK_WGMMA_UNIT)
-#define FMK_WGMMA_OUT_TOKENS(r, tokens) ((r) == 4 ? 16 : (tokens)) /* for which there is room to store from  \
-                                                                    */
+#define FMK_WGMMA_OUT_TOKENS(r, tokens)                                                                      \
+    ((r) == 4 ? 16 : (tokens)) /* for which there is room to store from                                      \
+                                */
 #define FMK_WGMMA_OUT(groups, r, tokens) ((groups)*FMK_WGMMA_OUT_TOKENS(r, tokens) * (128 * (r) + 16))
-#define FMK_WGMMA_REST(groups, r, tokens)                                                                    \
-    (FMK_WGMMA_OUT(groups, r, tokens) + FMK_WGMMA_MOST_STAGES * 16 + (groups)*4)
+#define FMK_WGMMA_REST(groups, r, tokens) (FMK_WGMMA_OUT(groups, r, tokens) + FMK_WGMMA_MOST_STAGES * 16)
 #define FMK_WGMMA_FIT(groups, r, tokens)                                                                     \
     ((FMK_WGMMA_MOST_SHARED - FMK_WGMMA_REST(groups, r, tokens)) / FMK_WGMMA_STAGE(groups, r, tokens))
 #define FMK_WGMMA_STAGES(groups, r, tokens)                                                                  \
@@ -46,14 +46,6 @@ enum {
     FMK_WGMMA_VARIANTS
 };
 
-/* The first `tiles` tiles are shared out evenly, to a unit of K: of one of these several neighbouring blocks
- * may have a piece, and the last of them to be done adds the pieces up, in the order of the blocks. */
-struct fmk_wgmma_pieces {
-    int32_t tiles;
-    float *sums;        /* [blocks][2][rows * tokens of a block] */
-    uint32_t *arrivals; /* [tiles][blocks of a pair][groups], zero before and after */
-};
-
 /* A CUtensorMap. */
 struct fmk_tensor_map {
     uint64_t words[16];
@@ -63,7 +55,6 @@ struct fmk_tensor_map {
 struct fmk_wgmma_args {
     struct fmk_tensor_map in; /* [experts][m - first_row][k] */
     struct fmk_linear_kernel_args linear;
-    struct fmk_wgmma_pieces pieces;
     const float
         *range[FMK_LAUNCH_PARTS]; /* struct fmk_range of each part, or NULL: scales go in as they are */
     int32_t experts;              /* of BATCH from linear.expert on, else 1 */

@@ -21,10 +21,9 @@ template <int WG_, int R_, int T_, int PAIR_> struct Plan {
     static constexpr int SUMS_PITCH = 64 * R + 4;       /* floats, of sums that are to be finished */
     static constexpr int SUMS_TOKENS = OUT_TOKENS * PITCH / (4 * SUMS_PITCH) / 8 * 8;
     static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
-                         AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
-                         AT_LAST = AT_EMPTY + 8 * STAGES;
+                         AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES;
     static constexpr int SPLIT_PITCH = ROWS + 4; /* floats: a tile for the cluster, over the ring */
-    static_assert(AT_LAST + 4 * WG <= FMK_WGMMA_SHARED(WG, R, T), "as much as the host asks for");
+    static_assert(AT_EMPTY + 8 * STAGES <= FMK_WGMMA_SHARED(WG, R, T), "as much as the host asks for");
     static_assert(SUMS_TOKENS >= 8 && T % SUMS_TOKENS == 0, "sums are put down eight tokens at a time");
     static_assert(STAGES >= 3, "one is multiplied, one released, one fetched");
     static_assert(T * SPLIT_PITCH * 4 <= AT_OUT, "a tile's sums lie over the ring");
@@ -89,16 +88,6 @@ struct Share {
     int32_t begin, end;
 };
 
-/* What is left to do for a block: units of the tiles that are shared out, then every stride-th tile. */
-struct Work {
-    int32_t unit, end, number, stride;
-};
-
-struct Piece {
-    int32_t number; /* of the tile */
-    Share share;
-};
-
 __device__ __forceinline__ int32_t units_of_k(const struct fmk_linear_kernel_args &args) {
     return (args.k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K;
 }
@@ -106,46 +95,6 @@ __device__ __forceinline__ int32_t units_of_k(const struct fmk_linear_kernel_arg
 /* That of a block in its cluster, where a cluster shares K. */
 __device__ __forceinline__ Share share_of(int32_t units, uint32_t rank, uint32_t size) {
     return Share{(int32_t)(units * rank / size), (int32_t)(units * (rank + 1) / size)};
-}
-
-/* How many clusters share so many units: each has one at least. */
-__device__ __forceinline__ int32_t sharers_of(int64_t units, int32_t clusters) {
-    return (int32_t)max(min(units, (int64_t)clusters), (int64_t)1);
-}
-
-__device__ __forceinline__ int32_t first_unit_of(int64_t units, int32_t cluster, int32_t clusters) {
-    const int32_t sharers = sharers_of(units, clusters);
-    return (int32_t)(units * min(cluster, sharers) / sharers);
-}
-
-__device__ __forceinline__ int32_t cluster_of_unit(int64_t units, int64_t unit, int32_t clusters) {
-    return (int32_t)(((unit + 1) * sharers_of(units, clusters) - 1) / units);
-}
-
-/* `cluster`: its blocks. */
-__device__ __forceinline__ Work make_work(const struct fmk_wgmma_args &args, const Walk &walk,
-                                          uint32_t cluster) {
-    const int32_t shared_out = min(args.pieces.tiles, walk.tiles);
-    const int64_t units = (int64_t)shared_out * units_of_k(args.linear);
-    const int32_t number = blockIdx.x / cluster, clusters = gridDim.x / cluster;
-    return Work{first_unit_of(units, number, clusters), first_unit_of(units, number + 1, clusters),
-                shared_out + number, clusters};
-}
-
-/* `share`: of a tile that is not shared out. */
-__device__ __forceinline__ bool next_piece(Work &work, const Walk &walk, int32_t units, const Share &share,
-                                           Piece &piece) {
-    if (work.unit < work.end) {
-        piece.number = work.unit / units;
-        piece.share.begin = work.unit - piece.number * units;
-        piece.share.end = min(units, piece.share.begin + work.end - work.unit);
-        work.unit += piece.share.end - piece.share.begin;
-        return true;
-    }
-    piece.number = work.number;
-    piece.share = share;
-    work.number += work.stride;
-    return piece.number < walk.tiles;
 }
 
 #endif
