@@ -31,43 +31,49 @@ enum {
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
  * groups, and a cluster stays in one. */
 static const struct {
-    int32_t blocks, at_once;
+    uint32_t blocks, at_once;
 } clusters[] = {{1, 132}, {2, 66}, {3, 39}, {4, 30}, {5, 22}, {6, 17}, {8, 15}};
+enum { CLUSTERS = sizeof clusters / sizeof clusters[0], PAIRS = 1 };
 
-static int64_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t variant) {
-    int64_t rows = problem->glu ? variants[variant].rows / 2 : variants[variant].rows, row_tiles = 0;
+static uint32_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t variant) {
+    uint32_t rows = (uint32_t)(problem->glu ? variants[variant].rows / 2 : variants[variant].rows);
+    uint32_t tokens = (uint32_t)variants[variant].tokens, row_tiles = 0;
     for (int32_t i = 0; i < (problem->glu ? 1 : problem->num_parts); i++)
-        row_tiles += (problem->parts[i].n + rows - 1) / rows;
-    return row_tiles * problem->experts *
-           ((problem->m + variants[variant].tokens - 1) / variants[variant].tokens);
+        row_tiles += ((uint32_t)problem->parts[i].n + rows - 1) / rows;
+    return row_tiles * (uint32_t)problem->experts * (((uint32_t)problem->m + tokens - 1) / tokens);
 }
 
-/* Clusters of `size` blocks, each of which takes every so-manieth tile and shares its K. */
-static struct fmk_wgmma_cut cut(const struct fmk_wgmma_problem *problem, int32_t variant, int32_t size,
-                                int64_t at_once) {
-    bool pair = variants[variant].pair > 1;
-    int64_t tiles = tiles_of(problem, variant), units = (problem->k + FMK_WGMMA_K - 1) / FMK_WGMMA_K;
-    int64_t turns = (tiles + at_once - 1) / at_once, share = pair ? units : (units + size - 1) / size;
-    double tile = share * variants[variant].unit + variants[variant].tile;
-    if (size > 1 && !pair)
-        tile += CLUSTER_CLOCKS;
-    return (struct fmk_wgmma_cut){variant, size, (uint32_t)(fmk_min(tiles, at_once) * size),
+/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. */
+static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units, uint32_t size,
+                                uint32_t at_once) {
+    bool split = size > 1 && variants[variant].pair == 1;
+    uint32_t turns = (tiles + at_once - 1) / at_once, share = split ? (units + size - 1) / size : units;
+    double tile = share * variants[variant].unit + variants[variant].tile + (split ? CLUSTER_CLOCKS : 0);
+    return (struct fmk_wgmma_cut){variant, (int32_t)size, fmk_min(tiles, at_once) * size,
                                   LAUNCH_CLOCKS + turns * tile};
 }
 
+/* A few divisions for each candidate, for it is asked at every call. */
 struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
     struct fmk_wgmma_cut best = {.clocks = 1e300};
-    for (int32_t v = 0; v < FMK_WGMMA_VARIANTS; v++)
-        for (size_t i = 0; i < sizeof clusters / sizeof clusters[0]; i++) {
-            int64_t at_once =
-                fmk_max(1, (int64_t)clusters[i].at_once * problem->multiprocessors / clusters[0].at_once);
-            bool pair = variants[v].pair > 1, both = variants[v].rows / variants[v].pair == GLU_ROWS;
-            if ((pair && clusters[i].blocks != 2) || (problem->glu && !both))
-                continue;
-            struct fmk_wgmma_cut candidate = cut(problem, v, clusters[i].blocks, at_once);
+    uint32_t units = (uint32_t)((problem->k + FMK_WGMMA_K - 1) / FMK_WGMMA_K);
+    uint32_t at_once[CLUSTERS];
+    for (int i = 0; i < CLUSTERS; i++)
+        at_once[i] =
+            fmk_max(1, clusters[i].at_once * (uint32_t)problem->multiprocessors / clusters[0].at_once);
+    for (int32_t v = 0; v < FMK_WGMMA_VARIANTS; v++) {
+        bool pair = variants[v].pair > 1, both = variants[v].rows / variants[v].pair == GLU_ROWS;
+        if (problem->glu && !both)
+            continue;
+        uint32_t tiles = tiles_of(problem, v);
+        for (int i = pair ? PAIRS : 0; i < (pair ? PAIRS + 1 : CLUSTERS); i++) {
+            if (i && !pair && tiles > at_once[i])
+                break; /* K is shared only where tiles are few */
+            struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
             if (candidate.clocks < best.clocks)
                 best = candidate;
         }
+    }
     return best;
 }
 
