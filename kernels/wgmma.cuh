@@ -273,10 +273,10 @@ __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) 
     if (PAIR > 1)
         cluster_sync();
     if (threadIdx.x >= 128 * WG) {
-        give_registers<40>();
+        give_registers<56>();
         fetch_all<X, P>(args, stages + P::AT_OUT, ring);
     } else {
-        take_registers<232>();
+        take_registers<224>();
         multiply_all<X, P, STEPS>(args, stages, ring);
     }
     if (PAIR > 1) {
