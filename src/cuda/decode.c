@@ -67,7 +67,7 @@ static fmk_status decode_units(struct fmk_queue *queue, const struct request *r)
     int32_t kernel = r->part->layout->id == FMK_LAYOUT_INT4_T64
                          ? FMK_DECODE_INT4_T64
                          : FMK_DECODE_INT4 + (int32_t)(r->part->layout->family - FMK_FAMILY_INT4);
-    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, sizeof args, false);
+    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, false);
 }
 
 /* The kernel that writes row by row, for `count` rows. */
@@ -92,7 +92,7 @@ static fmk_status write_rows(struct fmk_queue *queue, const struct request *r, c
     int32_t kernel = r->part->layout->id == FMK_LAYOUT_INT4_T64
                          ? FMK_ROWS_INT4_T64
                          : FMK_ROWS_DENSE + (int32_t)(r->part->layout->family - FMK_FAMILY_DENSE);
-    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, sizeof args, false);
+    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, false);
 }
 
 static fmk_status make(struct fmk_queue *queue, const struct request *r) {

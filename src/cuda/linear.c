@@ -281,7 +281,7 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
     uint32_t y = row_blocks(slab, tile);
     return fmk_cuda_enqueue(&slab->order, modules[part->layout->family], kernel,
                             walkers(slab, blocks, variants[variant].resident, y), y, slab->experts,
-                            (uint32_t)variants[variant].threads, args, sizeof *args);
+                            (uint32_t)variants[variant].threads, args);
 }
 
 static fmk_status launch_few(struct slab *slab, const struct fmk_cuda_product *product,
@@ -310,14 +310,18 @@ static fmk_status launch_few(struct slab *slab, const struct fmk_cuda_product *p
         if (!form->direct)
             args.linear.part[i].k_index = NULL; /* activations are in packed order */
     }
-    int32_t kernel = (plan->tile == 1 ? FMK_FEW_1 : plan->tile == 8 ? FMK_FEW_8 : FMK_FEW_16) +
-                     (floats ? FMK_FEW_F32 : form->type == FMK_BF16 ? FMK_FEW_BF16 : 0) +
+    int32_t kernel = (plan->tile == 1   ? FMK_FEW_1
+                      : plan->tile == 8 ? FMK_FEW_8
+                                        : FMK_FEW_16) +
+                     (floats                   ? FMK_FEW_F32
+                      : form->type == FMK_BF16 ? FMK_FEW_BF16
+                                               : 0) +
                      (any ? FMK_FEW_ANY : 0);
     struct fmk_cuda_grid grid = {.y = y, .z = slab->experts};
     fmk_few_share(fmk_cuda_of(slab->order.queue->ctx), &shape, &args, &grid);
     bool early = slab->order.early;
     slab->order.early = true;
-    return fmk_cuda_launch(slab->order.queue, FMK_MODULE_INT4_FEW, kernel, grid, &args, sizeof args, early);
+    return fmk_cuda_launch(slab->order.queue, FMK_MODULE_INT4_FEW, kernel, grid, &args, early);
 }
 
 static fmk_status launch_wgmma(struct slab *slab, const struct fmk_cuda_product *product,
@@ -338,7 +342,7 @@ static fmk_status launch_one(struct slab *slab, const struct fmk_cuda_product *p
         blocks = (args->part[0].n + FMK_DENSE_ONE_ROWS / 2 - 1) / (FMK_DENSE_ONE_ROWS / 2);
     return fmk_cuda_enqueue(&slab->order, FMK_MODULE_DENSE_ONE,
                             3 * (weights - FMK_F16) + args->in_type - FMK_F16, (uint32_t)blocks,
-                            row_blocks(slab, 1), slab->experts, FMK_DENSE_ONE_THREADS, args, sizeof *args);
+                            row_blocks(slab, 1), slab->experts, FMK_DENSE_ONE_THREADS, args);
 }
 
 static fmk_status launch_plain(struct slab *slab, const struct fmk_cuda_product *product,
@@ -348,10 +352,9 @@ static fmk_status launch_plain(struct slab *slab, const struct fmk_cuda_product 
     int64_t blocks = 0;
     for (int32_t i = 0; i < (product->glu ? 1 : args->num_parts); i++)
         blocks += FMK_PLAIN_BLOCKS((int64_t)args->part[i].n);
-    return fmk_cuda_enqueue(&slab->order, FMK_MODULE_PLAIN,
-                            kernel + (product->path == FMK_CUDA_DOUBLE ? FMK_PLAIN_DOUBLE : 0),
-                            (uint32_t)blocks, row_blocks(slab, FMK_PLAIN_TOKENS), slab->experts,
-                            FMK_PLAIN_THREADS, args, sizeof *args);
+    return fmk_cuda_enqueue(
+        &slab->order, FMK_MODULE_PLAIN, kernel + (product->path == FMK_CUDA_DOUBLE ? FMK_PLAIN_DOUBLE : 0),
+        (uint32_t)blocks, row_blocks(slab, FMK_PLAIN_TOKENS), slab->experts, FMK_PLAIN_THREADS, args);
 }
 
 static fmk_status multiply(struct slab *slab, const struct fmk_cuda_product *product) {

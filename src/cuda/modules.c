@@ -133,7 +133,7 @@ CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module
 }
 
 fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module, int32_t kernel,
-                           struct fmk_cuda_grid grid, const void *args, size_t args_size, bool early) {
+                           struct fmk_cuda_grid grid, const void *args, bool early) {
     const struct fmk_driver *driver = fmk_cuda_of(queue->ctx)->driver;
     CUfunction function = fmk_cuda_function(queue->ctx, module, kernel);
     if (!function)
@@ -141,8 +141,8 @@ fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module,
             FMK_ENOTPREPARED,
             "the kernels %s are not loaded; call fmk_prepare with this weight and arguments first",
             modules[module].name);
-    void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, (void *)args, CU_LAUNCH_PARAM_BUFFER_SIZE, &args_size,
-                     CU_LAUNCH_PARAM_END};
+    /* Not as a buffer: a parameter that wants a large alignment does not begin where a buffer does. */
+    void *params[] = {(void *)(uintptr_t)args};
     CUresult result;
     CUlaunchAttribute attributes[2];
     unsigned count = 0;
@@ -163,10 +163,10 @@ fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module,
                                  .hStream = queue->native,
                                  .attrs = attributes,
                                  .numAttrs = count};
-        result = driver->LaunchKernelEx(&config, function, NULL, extra);
+        result = driver->LaunchKernelEx(&config, function, params, NULL);
     } else {
         result = driver->LaunchKernel(function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared,
-                                      queue->native, NULL, extra);
+                                      queue->native, params, NULL);
     }
     return result ? fmk_cuda_check(queue->ctx, result, modules[module].kernels[kernel]) : FMK_OK;
 }

@@ -66,6 +66,6 @@ struct fmk_cuda_grid {
  * loaded. `early`: it may start before the kernel in front of it on the stream has ended (programmatic
  * dependent launch); ignored on devices without. */
 fmk_status fmk_cuda_launch(struct fmk_queue *queue, enum fmk_cuda_module module, int32_t kernel,
-                           struct fmk_cuda_grid grid, const void *args, size_t args_size, bool early);
+                           struct fmk_cuda_grid grid, const void *args, bool early);
 
 #endif

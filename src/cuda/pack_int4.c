@@ -224,8 +224,7 @@ static fmk_status pack_slice(struct slice *s) {
         0,
         0,
     };
-    status =
-        fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_INT4, grid, &args, sizeof args, false);
+    status = fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_INT4, grid, &args, false);
     uint64_t panel_bytes = packed->stride / (uint64_t)(packed->layout->panel_rows / FMK_T16_ROWS);
     return status ? status : fmk_pack_advance(pack, (uint64_t)args.panels * panel_bytes);
 }

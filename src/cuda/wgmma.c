@@ -116,7 +116,7 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
     order->early = true;
     return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA,
                            variant + (args->linear.in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0), grid, args,
-                           sizeof *args, early);
+                           early);
 }
 
 fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args *args) {

@@ -134,10 +134,12 @@ static void run_kernel(const Launch &launch) {
     check_fences(launch.kernel->name);
 }
 
-/* A kernel's one parameter: among `params`, or as the bytes that `extra` tells of. */
-static const char *argument_of(void **params, void **extra, size_t size) {
+/* A kernel's one parameter: among `params`, or in the bytes that `extra` tells of. These are all of the space
+ * of parameters, which begins at 0x210 of a constant bank, while a parameter begins where its type may. */
+static const char *argument_of(void **params, void **extra, const Kernel &kernel) {
     if (params)
         return static_cast<const char *>(params[0]);
+    const size_t begin = 0x210, at = (begin + kernel.args_align - 1) / kernel.args_align * kernel.args_align;
     const char *bytes = nullptr;
     size_t given = 0;
     for (; extra && *extra != CU_LAUNCH_PARAM_END; extra += 2)
@@ -145,7 +147,7 @@ static const char *argument_of(void **params, void **extra, size_t size) {
             bytes = static_cast<const char *>(extra[1]);
         else if (extra[0] == CU_LAUNCH_PARAM_BUFFER_SIZE)
             given = *static_cast<size_t *>(extra[1]);
-    return given == size ? bytes : nullptr;
+    return given == at - begin + kernel.args_size ? bytes + (at - begin) : nullptr;
 }
 
 static CUresult launch(CUfunction function, Dim blocks, Dim threads, Dim cluster, unsigned shared_bytes,
@@ -163,7 +165,7 @@ static CUresult launch(CUfunction function, Dim blocks, Dim threads, Dim cluster
         return CUDA_ERROR_INVALID_VALUE;
     if (!cluster.x || cluster.x > MOST_BLOCKS || blocks.x % cluster.x || cluster.y != 1 || cluster.z != 1)
         return CUDA_ERROR_INVALID_CLUSTER_SIZE;
-    const char *argument = argument_of(params, extra, function->kernel->args_size);
+    const char *argument = argument_of(params, extra, *function->kernel);
     if (!argument)
         return CUDA_ERROR_INVALID_VALUE;
     size_t size = function->kernel->args_size;
