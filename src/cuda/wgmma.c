@@ -85,10 +85,9 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
                                        int32_t tokens) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
-    /* Of one expert, or one row, no stride is used. */
-    cuuint64_t strides[] = {rows > 1 ? stride : 16,
-                            args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : 16};
-    cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
+    cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
+    const cuuint64_t strides[] = {stride, expert};
+    const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
     const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)tokens, 1}, every[] = {1, 1, 1};
     char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
     CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
