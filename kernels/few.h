@@ -26,9 +26,9 @@ struct fmk_few_args {
     int32_t at_acts;     /* [plane][token][FMK_FEW_PITCH] */
     int32_t at_act_sums; /* [unit][4 or 1][tokens, to a multiple of 8] floats */
     int32_t at_sums;     /* [warp][token][FMK_FEW_SUMS_PITCH] floats */
-    int32_t at_done;     /* [2][token][64] floats */
-    int32_t at_barriers; /* [warp][stage], and one more */
-    int32_t reserved;
+    int32_t at_done;     /* [2][token][64] floats, of clusters of more than one */
+    int32_t at_barriers; /* [warp][stage], and two more */
+    int32_t ranks_shift; /* clusters have 1 << ranks_shift blocks */
 };
 
 #endif

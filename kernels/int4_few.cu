@@ -122,7 +122,6 @@ __device__ __forceinline__ void fetch(const struct fmk_linear_kernel_args &a, co
 struct ActsPlace {
     uint8_t *at;
     int32_t pitch; /* bytes */
-    uint32_t barrier;
 };
 
 /* Whether rows of activations can be copied as they are. */
@@ -135,23 +134,15 @@ __device__ __forceinline__ int64_t row_of_token(const struct fmk_linear_kernel_a
     return (a.in_rows ? a.in_rows[token] : token) * a.in_stride + blockIdx.z * a.expert_in_stride;
 }
 
-/* Warp 0 copies k0 .. k0+count-1 of every token; what lies past args.k all threads fill with zeros. */
+/* Not by bulk copies: these would wait for those of the weights. Zeros past args.k. */
 __device__ __forceinline__ void copy_acts(const struct fmk_linear_kernel_args &a, const Tokens &tokens,
                                           int32_t k0, int32_t count, const ActsPlace &to) {
-    const int32_t there = min(max(a.k - k0, 0), count);
-    if (threadIdx.x < 32) {
-        const int lane = threadIdx.x;
-        if (lane == 0)
-            mbarrier_arrive_expecting(to.barrier, 2 * (uint32_t)there * (uint32_t)tokens.count);
-        __syncwarp();
-        if (lane < tokens.count && there) {
-            const uint16_t *from = (const uint16_t *)a.in + row_of_token(a, tokens.first + lane) + k0;
-            copy_bulk(shared_address(to.at + lane * to.pitch), from, 2 * (uint32_t)there, to.barrier);
-        }
+    for (int32_t token = 0; token < tokens.count; token++) {
+        const uint16_t *row = (const uint16_t *)a.in + row_of_token(a, tokens.first + token) + k0;
+        for (int32_t k = 8 * (int32_t)threadIdx.x; k < count; k += 8 * THREADS)
+            copy_16_async(to.at + token * to.pitch + 2 * k, row + k, k0 + k < a.k);
     }
-    for (int32_t token = 0; there < count && token < tokens.count; token++)
-        for (int32_t i = there / 8 + (int32_t)threadIdx.x; i < count / 8; i += THREADS)
-            *(uint4 *)(to.at + token * to.pitch + 16 * i) = make_uint4(0, 0, 0, 0);
+    end_copies();
 }
 
 __device__ __forceinline__ uint32_t pair_of(uint16_t low, uint16_t high) {
@@ -203,16 +194,14 @@ __device__ __forceinline__ void convert_acts(const struct fmk_linear_kernel_args
 /* Returns when all threads see them. */
 template <class X, int PLANES, int TOKENS>
 __device__ __forceinline__ void load_acts(const struct fmk_linear_kernel_args &a, const Tokens &tokens,
-                                          const Share &units, uint32_t parity, const ActsPlace &to) {
+                                          const Share &units, const ActsPlace &to) {
     const int32_t k0 = UNIT_K * units.begin, count = UNIT_K * (units.end - units.begin);
-    const bool plain = PLANES == 1 && are_plain(a);
-    if (plain)
+    if (PLANES == 1 && are_plain(a))
         copy_acts(a, tokens, k0, count, to);
     else
         convert_acts<X, PLANES, TOKENS>(a, tokens, k0, count, to);
+    wait_for_copies<0>();
     __syncthreads();
-    if (plain)
-        mbarrier_wait(to.barrier, parity);
 }
 
 /* ---- a unit ---- */
@@ -416,56 +405,72 @@ template <int TOKENS> __device__ __forceinline__ float4 add_warps(const float *s
     return total;
 }
 
-/* The quad that a thread finishes; there is none from `quads` on. Every block of the cluster has its share.
- */
-__device__ __forceinline__ int own_quad() {
-    return (int)(cluster_rank() + cluster_size() * threadIdx.x);
-}
+/* A block's place in its cluster; of its sums, those of quad q go to block q % ranks. */
+struct Ranks {
+    int32_t rank, shift; /* 1 << shift blocks */
+    uint32_t done;       /* [2][rank][quad / ranks]: sums that came from the blocks */
+    uint32_t barriers;   /* [2]: they have come */
 
-/* Adds up the sums of a row block: those of the thread's own quad. All threads of the cluster take part; what
- * lies at `sums` may be written again afterwards, what lies at `done` after the next call with another. */
+    __device__ __forceinline__ int own_quad() const {
+        return rank + ((int)threadIdx.x << shift);
+    }
+};
+
+/* Adds up the sums of a row block: those of the thread's own quad. What lies at `sums` may be written again
+ * afterwards. `turn` counts the row blocks: a block can be ahead of another by one, since each waits for sums
+ * of all others. */
 template <int TOKENS>
-__device__ __forceinline__ float4 add_blocks(const float *sums, float *done, int quads) {
-    const int own = threadIdx.x;
+__device__ __forceinline__ float4 add_blocks(const float *sums, int quads, int32_t turn, const Ranks &ranks) {
+    const int quad = threadIdx.x;
     float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     __syncthreads();
-    if (own < quads)
-        total = add_warps<TOKENS>(sums, own);
-    if (cluster_size() == 1) {
-        __syncthreads();
-        return total;
+    if (quad < quads)
+        total = add_warps<TOKENS>(sums, quad);
+    if (ranks.shift) {
+        const int each = quads >> ranks.shift;
+        const uint32_t done = ranks.done + (uint32_t)(turn % 2 * TOKENS * FMK_T64_ROWS * 4);
+        const uint32_t barrier = ranks.barriers + 8 * (uint32_t)(turn % 2);
+        if (threadIdx.x == 0)
+            mbarrier_arrive_expecting(barrier, 16 * (uint32_t)quads);
+        if (quad < quads)
+            store_4_floats_to((uint32_t)(quad & ((1 << ranks.shift) - 1)),
+                              done + 16 * (uint32_t)(ranks.rank * each + (quad >> ranks.shift)), total,
+                              barrier);
+        if (quad < each) {
+            mbarrier_wait(barrier, (uint32_t)turn / 2 % 2);
+            const float *from = (const float *)(dynamic_shared() + (done - shared_address(dynamic_shared())));
+            total = load_4_floats(from + 4 * quad);
+            for (int rank = 1; rank < 1 << ranks.shift; rank++)
+                total = add_quads(total, load_4_floats(from + 4 * (rank * each + quad)));
+        }
     }
-    if (own < quads)
-        *(float4 *)(done + 4 * own) = total;
-    cluster_sync();
-    if (own_quad() < quads) {
-        const uint32_t at = shared_address(done + 4 * own_quad());
-        total = load_4_floats_of(0, at);
-        for (uint32_t rank = 1; rank < cluster_size(); rank++)
-            total = add_quads(total, load_4_floats_of(rank, at));
-    }
+    __syncthreads();
     return total;
 }
 
 /* Bias, addend, activation: of up alone, with gate's sums in `gate`. */
 __device__ __forceinline__ void store_quad(const struct fmk_linear_kernel_args &a, const Tokens &tokens,
-                                           const Rows &rows, const float4 &sums, const float4 &gate) {
+                                           const Rows &rows, int quad, const float4 &sums,
+                                           const float4 &gate) {
     const struct fmk_epilogue_args &e = a.epilogue;
     void *out = (char *)e.out + blockIdx.z * a.expert_out_stride * number_size(e.out_type);
     const struct fmk_linear_part &part = a.part[rows.part];
-    const int64_t number = tokens.first + own_quad() / 16;
+    const int64_t number = tokens.first + quad / 16;
     const int64_t out_row = a.out_rows ? a.out_rows[number] : number;
     const float t[4] = {sums.x, sums.y, sums.z, sums.w}, g[4] = {gate.x, gate.y, gate.z, gate.w};
-#pragma unroll
+#pragma unroll 1 /* it is long, and seldom done */
     for (int i = 0; i < 4; i++) {
-        const int32_t row = rows.row + own_quad() % 16 * 4 + i;
+        const int32_t row = rows.row + quad % 16 * 4 + i;
         if (row >= part.n)
             break;
-        const float value = t[i] + bias_at(part, tokens.expert, row);
-        if (a.glu)
-            finish_glu(e, out, out_row, row, g[i] + bias_at(a.part[0], tokens.expert, row), value);
-        else
+        const float own = (i < 2 ? i < 1 ? t[0] : t[1] : i < 3 ? t[2] : t[3]);
+        const float value = own + bias_at(part, tokens.expert, row);
+        if (a.glu) {
+            const float first = (i < 2 ? i < 1 ? g[0] : g[1] : i < 3 ? g[2] : g[3]);
+            finish_glu(e, out, out_row, row, first + bias_at(a.part[0], tokens.expert, row), value);
+        } else {
             finish(e, out, out_row, part.column + row, value);
+        }
     }
 }
 
@@ -481,15 +486,15 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
     const int warp = not_before_here(threadIdx.x / 32), lane = not_before_here(threadIdx.x % 32);
     uint8_t *shared = dynamic_shared(), *ring = shared + warp * args.stages * args.slot;
     const uint32_t full = shared_address(shared + args.at_barriers + 8 * warp * args.stages);
-    const ActsPlace place = {shared + args.at_acts, FMK_FEW_PITCH(args.window),
-                             shared_address(shared + args.at_barriers + 8 * WARPS * args.stages)};
+    const ActsPlace place = {shared + args.at_acts, FMK_FEW_PITCH(args.window)};
+    const Ranks ranks = {(int32_t)cluster_rank(), args.ranks_shift, shared_address(shared + args.at_done),
+                         shared_address(shared + args.at_barriers + 8 * WARPS * args.stages)};
     allow_dependents();
 
-    const int32_t ranks = (int32_t)cluster_size(), rank = (int32_t)cluster_rank();
-    const int32_t units = a.k_packed / UNIT_K, each = (units + ranks - 1) / ranks;
-    const Share share = {min(rank * each, units), min((rank + 1) * each, units)};
-    const Walk walk = {count_blocks(a, FMK_T64_ROWS), (int32_t)blockIdx.x / ranks,
-                       (int32_t)gridDim.x / ranks};
+    const int32_t units = a.k_packed / UNIT_K, each = (units + (1 << ranks.shift) - 1) >> ranks.shift;
+    const Share share = {min(ranks.rank * each, units), min((ranks.rank + 1) * each, units)};
+    const Walk walk = {count_blocks(a, FMK_T64_ROWS), (int32_t)blockIdx.x >> ranks.shift,
+                       (int32_t)gridDim.x >> ranks.shift};
 
     /* Weights do not depend on the kernel before, but which ones are wanted may. */
     Feed feed = {nullptr, {walk.first, 0}, 0, 0, a.expert + (int32_t)blockIdx.z, false};
@@ -503,8 +508,8 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
     if (lane == 0) {
         for (int s = 0; s < args.stages; s++)
             mbarrier_init(full + 8 * s, 1);
-        if (warp == 0)
-            mbarrier_init(place.barrier, 1);
+        for (int i = 0; warp == 0 && i < 2; i++)
+            mbarrier_init(ranks.barriers + 8 * i, 1);
         fence_mbarrier_init();
         feed.more = walk.first < walk.blocks && share.begin + warp < share.end;
         if (feed.more)
@@ -513,6 +518,8 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
             fetch(a, walk, share, warp, shared_address(ring + started * args.slot), full + 8 * started, feed);
     }
     __syncwarp();
+    if (ranks.shift)
+        cluster_arrive(); /* its barriers are there */
 
     wait_for_dependency();
     const Tokens tokens = find_tokens<TOKENS>(a);
@@ -529,11 +536,12 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
         int row = min(lane % 8 + 8 * n, (TOKENS == 1 ? PLANES : tokens.count) - 1);
         acts.rows[n] = shared_address(place.at + row * place.pitch + lane / 8 * 16);
     }
-    float *sums = (float *)(shared + args.at_sums), *done = (float *)(shared + args.at_done);
+    float *sums = (float *)(shared + args.at_sums);
     const bool whole = args.window >= share.end - share.begin;
     float4 gate = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    int slot = 0, buffer = 0;
-    uint32_t parity = 0, acts_parity = 0;
+    int slot = 0;
+    int32_t turn = 0;
+    uint32_t parity = 0;
     Job job = {walk.first, 0};
     acts.made = false;
     for (bool more = walk.first < walk.blocks, loaded = false; more;) {
@@ -546,8 +554,7 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
             if (!whole || !loaded) {
                 if (loaded)
                     __syncthreads(); /* nobody reads any more what was there */
-                load_acts<X, PLANES, TOKENS>(a, tokens, held, acts_parity, place);
-                acts_parity ^= 1;
+                load_acts<X, PLANES, TOKENS>(a, tokens, held, place);
                 loaded = true;
             }
             for (; unit < held.end; unit += WARPS) {
@@ -579,18 +586,19 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
         }
         put_sums<TOKENS, PLANES>(sums + warp * TOKENS * FMK_FEW_SUMS_PITCH, total, lane);
         const int quads = 16 * tokens.count;
-        const float4 sum = add_blocks<TOKENS>(sums, done + buffer * TOKENS * FMK_T64_ROWS, quads);
-        buffer ^= 1;
+        if (ranks.shift && !turn)
+            cluster_wait();
+        const float4 sum = add_blocks<TOKENS>(sums, quads, turn++, ranks);
         if (a.glu && !job.side)
             gate = sum;
-        else if (own_quad() < quads)
-            store_quad(a, tokens, rows, sum, gate);
+        else if (ranks.own_quad() < quads)
+            store_quad(a, tokens, rows, ranks.own_quad(), sum, gate);
         acts.made = args.keeps_sums;
         __syncwarp(); /* lanes read the sums that others kept */
         more = next_job(a, walk, job);
     }
-    if (ranks > 1)
-        cluster_sync(); /* others may still read this block's sums */
+    if (ranks.shift && !turn)
+        cluster_wait();
 }
 
 extern "C" __global__ __launch_bounds__(THREADS,

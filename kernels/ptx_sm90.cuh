@@ -135,6 +135,29 @@ __device__ __forceinline__ void cluster_sync() {
                      : "memory");
 }
 
+/* The same in two: what was written before, others need not see after. */
+__device__ __forceinline__ void cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* Four floats to another block of the cluster, to what is `shared` in this one; 16 bytes that count on the
+ * barrier that it has at this address. */
+__device__ __forceinline__ void store_4_floats_to(uint32_t rank, uint32_t shared, float4 v,
+                                                  uint32_t barrier) {
+    asm volatile(
+        "{\n\t.reg .b32 there, counts;\n\t"
+        "mapa.shared::cluster.u32 there, %0, %6;\n\t"
+        "mapa.shared::cluster.u32 counts, %1, %6;\n\t"
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%2, %3, %4, %5}, "
+        "[counts];\n\t}" ::"r"(shared),
+        "r"(barrier), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(rank)
+        : "memory");
+}
+
 __device__ __forceinline__ uint32_t cluster_rank() {
     uint32_t rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));

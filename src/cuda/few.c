@@ -37,7 +37,7 @@ static int64_t lay_out(struct fmk_few_args *args, const struct fmk_few_product *
     args->at_done = (int32_t)at;
     at += ranks > 1 ? 2 * p->tokens * 64 * 4 : 0;
     args->at_barriers = (int32_t)at;
-    return at + 8 * (FMK_FEW_WARPS * stages + 1);
+    return at + 8 * (FMK_FEW_WARPS * stages + 2);
 }
 
 /* With as many stages as there is room for; 0 where there is too little for two. */
@@ -121,4 +121,6 @@ void fmk_few_share(const struct fmk_cuda *cuda, const struct fmk_few_product *pr
     grid->threads = FMK_FEW_THREADS;
     grid->shared = (uint32_t)bytes;
     grid->cluster = (uint32_t)ranks;
+    while (1 << args->ranks_shift < ranks)
+        args->ranks_shift++;
 }
