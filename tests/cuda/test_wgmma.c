@@ -206,6 +206,13 @@ static void check_cut(const struct subject *s, struct bench *b, int32_t variant,
     free_matrix(&out);
 }
 
+enum { PAIR = FMK_WGMMA_512X128 };
+
+static bool serves_glu(int32_t variant) {
+    return variant == FMK_WGMMA_256X32 || variant == FMK_WGMMA_256X64 || variant == FMK_WGMMA_256X128 ||
+           variant == PAIR;
+}
+
 static void test_all(fmk_dtype type, const char *name) {
     struct ref_rng rng = ref_rng_start(name);
     struct bench b = open_bench(1);
@@ -223,12 +230,10 @@ static void test_all(fmk_dtype type, const char *name) {
         make_subject(&s, &b, &problems[i], type, &rng);
         for (int32_t variant = 0; variant < FMK_WGMMA_VARIANTS; variant++) {
             static const int32_t clusters[] = {1, 2, 5};
-            bool pair = variant == FMK_WGMMA_512X128;
-            if (problems[i].glu && variant != FMK_WGMMA_256X32 && variant != FMK_WGMMA_256X64 &&
-                variant != FMK_WGMMA_256X128 && !pair)
+            if (problems[i].glu && !serves_glu(variant))
                 continue;
-            for (int c = 0; c < 3; c++)
-                if (!pair || clusters[c] == 2)
+            for (size_t c = 0; c < 3; c++)
+                if (variant == PAIR ? c == 1 : !quick() || c == (i + (size_t)variant) % 3)
                     check_cut(&s, &b, variant, clusters[c]);
         }
         free_subject(&s, &b);
@@ -246,8 +251,33 @@ static void test_bf16(void **state) {
     test_all(FMK_BF16, "wgmma bf16");
 }
 
+/* Whatever is asked, the answer is one that can be launched. */
+static void test_choice(void **state) {
+    (void)state;
+    struct ref_rng rng = ref_rng_start("wgmma choice");
+    for (int i = 0; i < 100000; i++) {
+        struct fmk_linear_part parts[FMK_LAUNCH_PARTS];
+        struct fmk_wgmma_problem problem = {.parts = parts,
+                                            .num_parts = 1 + (int32_t)ref_below(&rng, FMK_LAUNCH_PARTS),
+                                            .glu = ref_below(&rng, 3) == 0,
+                                            .k = 1 + ref_below(&rng, 1ll << ref_below(&rng, 18)),
+                                            .m = 1 + ref_below(&rng, 1ll << ref_below(&rng, 17)),
+                                            .experts = 1 + ref_below(&rng, 4),
+                                            .multiprocessors = 1 + (int32_t)ref_below(&rng, 200)};
+        for (int p = 0; p < FMK_LAUNCH_PARTS; p++)
+            parts[p].n = 1 + (int32_t)ref_below(&rng, 1ll << ref_below(&rng, 18));
+        struct fmk_wgmma_cut cut = fmk_wgmma_choose(&problem);
+        assert_true(cut.variant >= 0 && cut.variant < FMK_WGMMA_VARIANTS);
+        assert_true(cut.cluster >= 1 && cut.cluster <= FMK_WGMMA_MOST_CLUSTER);
+        assert_true(cut.blocks > 0 && cut.blocks % (uint32_t)cut.cluster == 0);
+        assert_true(cut.variant != PAIR || cut.cluster == 2);
+        assert_true(!problem.glu || serves_glu(cut.variant));
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_f16), cmocka_unit_test(test_bf16)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_choice), cmocka_unit_test(test_f16),
+                                       cmocka_unit_test(test_bf16)};
     on_gpu();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
