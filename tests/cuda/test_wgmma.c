@@ -217,9 +217,9 @@ static void test_all(fmk_dtype type, const char *name) {
     struct ref_rng rng = ref_rng_start(name);
     struct bench b = open_bench(1);
     if (!(b.ctx->features & FMK_CUDA_SM90A)) {
-        print_message("SKIPPED: the device, or this run, has no wgmma\n");
+        print_message("the device, or this run, has no wgmma\n");
         close_bench(&b);
-        return;
+        skip();
     }
     CUcontext before;
     OK(fmk_cuda_enter(b.ctx, &before));
