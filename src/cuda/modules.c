@@ -73,18 +73,19 @@ static const struct {
     bool dynamic; /* they have dynamic shared memory */
 } modules[FMK_MODULES] = {
     [FMK_MODULE_DENSE_ONE] = {"dense_one", fmk_dense_one_sm80, fmk_dense_one_sm90, dense_one,
-                              COUNT(dense_one)},
+                              COUNT(dense_one), false},
     [FMK_MODULE_DENSE_MMA] = {"dense_mma", fmk_dense_mma_sm80, fmk_dense_mma_sm90, dense_mma,
-                              COUNT(dense_mma)},
-    [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma)},
+                              COUNT(dense_mma), false},
+    [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma),
+                             false},
     [FMK_MODULE_INT4_FEW] = {"int4_few", NULL, fmk_int4_few_sm90, int4_few, COUNT(int4_few), true},
     [FMK_MODULE_INT4_WGMMA] = {"int4_wgmma", NULL, fmk_int4_wgmma_sm90, int4_wgmma, COUNT(int4_wgmma), true},
-    [FMK_MODULE_Q4K_MMA] = {"q4k_mma", fmk_q4k_mma_sm80, fmk_q4k_mma_sm90, q4k_mma, COUNT(q4k_mma)},
-    [FMK_MODULE_Q6K_MMA] = {"q6k_mma", fmk_q6k_mma_sm80, fmk_q6k_mma_sm90, q6k_mma, COUNT(q6k_mma)},
-    [FMK_MODULE_PLAIN] = {"plain", fmk_plain_sm80, fmk_plain_sm90, plain, COUNT(plain)},
-    [FMK_MODULE_DECODE] = {"decode", fmk_decode_sm80, fmk_decode_sm90, decode, COUNT(decode)},
-    [FMK_MODULE_ROWS] = {"rows", fmk_rows_sm80, fmk_rows_sm90, rows, COUNT(rows)},
-    [FMK_MODULE_PACK] = {"pack", fmk_pack_sm80, fmk_pack_sm90, pack, COUNT(pack)},
+    [FMK_MODULE_Q4K_MMA] = {"q4k_mma", fmk_q4k_mma_sm80, fmk_q4k_mma_sm90, q4k_mma, COUNT(q4k_mma), false},
+    [FMK_MODULE_Q6K_MMA] = {"q6k_mma", fmk_q6k_mma_sm80, fmk_q6k_mma_sm90, q6k_mma, COUNT(q6k_mma), false},
+    [FMK_MODULE_PLAIN] = {"plain", fmk_plain_sm80, fmk_plain_sm90, plain, COUNT(plain), false},
+    [FMK_MODULE_DECODE] = {"decode", fmk_decode_sm80, fmk_decode_sm90, decode, COUNT(decode), false},
+    [FMK_MODULE_ROWS] = {"rows", fmk_rows_sm80, fmk_rows_sm90, rows, COUNT(rows), false},
+    [FMK_MODULE_PACK] = {"pack", fmk_pack_sm80, fmk_pack_sm90, pack, COUNT(pack), false},
 };
 
 static fmk_status load(struct fmk_context *ctx, enum fmk_cuda_module module) {
