@@ -17,6 +17,8 @@ enum { FMK_FEW_WARPS = 8, FMK_FEW_THREADS = 32 * FMK_FEW_WARPS };
  * counts tiles of tokens, z experts. */
 struct fmk_few_args {
     struct fmk_linear_kernel_args linear;
+    int32_t blocks; /* of 64 rows; with an activation of gate alone */
+    int32_t units;  /* of K, of a block's share; the last may have less */
     int32_t stages; /* of a warp's ring, of */
     int32_t slot;   /* bytes each */
     int32_t

@@ -491,10 +491,9 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
                          shared_address(shared + args.at_barriers + 8 * WARPS * args.stages)};
     allow_dependents();
 
-    const int32_t units = a.k_packed / UNIT_K, each = (units + (1 << ranks.shift) - 1) >> ranks.shift;
-    const Share share = {min(ranks.rank * each, units), min((ranks.rank + 1) * each, units)};
-    const Walk walk = {count_blocks(a, FMK_T64_ROWS), (int32_t)blockIdx.x >> ranks.shift,
-                       (int32_t)gridDim.x >> ranks.shift};
+    const int32_t units = a.k_packed / UNIT_K;
+    const Share share = {min(ranks.rank * args.units, units), min((ranks.rank + 1) * args.units, units)};
+    const Walk walk = {args.blocks, (int32_t)blockIdx.x >> ranks.shift, (int32_t)gridDim.x >> ranks.shift};
 
     /* Weights do not depend on the kernel before, but which ones are wanted may. */
     Feed feed = {nullptr, {walk.first, 0}, 0, 0, a.expert + (int32_t)blockIdx.z, false};
@@ -506,6 +505,7 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
     }
     int32_t started = 0;
     if (lane == 0) {
+#pragma unroll 1
         for (int s = 0; s < args.stages; s++)
             mbarrier_init(full + 8 * s, 1);
         for (int i = 0; warp == 0 && i < 2; i++)

@@ -24,6 +24,8 @@ static int64_t lay_out(struct fmk_few_args *args, const struct fmk_few_product *
                        int64_t window, int64_t stages) {
     int64_t each = ceil_div(p->units, ranks), columns = fmk_round_up(p->tokens, 8);
     int64_t at = FMK_FEW_WARPS * stages * p->unit;
+    args->blocks = (int32_t)p->blocks;
+    args->units = (int32_t)each;
     args->stages = (int32_t)stages;
     args->slot = (int32_t)p->unit;
     args->window = (int32_t)window;
