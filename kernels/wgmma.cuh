@@ -214,8 +214,10 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
             fetch_weights<P>(args.linear, tile, work.share, ring, stage);
         if (work.split) { /* the ring is the tile's sums for a while */
             __syncwarp();
-            cluster_sync();
-            cluster_sync();
+            cluster_arrive();
+            cluster_wait();
+            cluster_arrive();
+            cluster_wait();
         }
     }
 }
@@ -231,6 +233,7 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
     const Walk walk = make_walk<P>(args);
     Stage stage = {0, 0};
     bool handed = false; /* and `out` not taken back */
+    uint32_t parity = 0; /* of the next tile that the cluster shares */
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
         const Tile tile = find_tile<P>(linear, walk, number, work.of_pair);
         const Target target = {linear, tile};
@@ -238,13 +241,18 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
         multiply_units<X, P, STEPS>(stages, part_of<X>(args, tile.part), work.share, ring, stage, total);
         restore_range<X, P>(args, tile, total);
         if (work.split) {
+            const Rank in = {cluster_rank(), cluster_size()};
             put_shared_tile<P>((float *)stages, total);
             __syncwarp();
-            cluster_sync();
-            store_shared_tile<P>(target, ring.base, cluster_rank(), cluster_size());
+            if constexpr (P::SENDS)
+                send_shared_tile<P>(target, in, (const float *)stages, ring.base, parity);
+            else
+                read_shared_tile<P>(target, in, ring.base);
+            parity ^= 1;
             fence_async_proxy(); /* copies will overwrite the sums */
             __syncwarp();
-            cluster_sync();
+            cluster_arrive();
+            cluster_wait();
             continue;
         }
         if (handed)
@@ -267,8 +275,10 @@ __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) 
     allow_dependents();
     if (threadIdx.x == 32)
         prefetch_map(&args.in);
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
+        mbarrier_init(base + P::AT_SENT, 1);
         init_ring<P>(ring);
+    }
     __syncthreads();
     if (PAIR > 1)
         cluster_sync();
@@ -281,7 +291,8 @@ __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) 
     }
     if (PAIR > 1) {
         __syncwarp();
-        cluster_sync(); /* a block does not leave while the other may still copy to it */
+        cluster_arrive(); /* a block does not leave while the other may still copy to it */
+        cluster_wait();
     }
 }
 

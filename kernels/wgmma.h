@@ -22,7 +22,7 @@ enum {
     ((r) == 4 ? 16 : (tokens)) /* for which there is room to store from                                      \
                                 */
 #define FMK_WGMMA_OUT(groups, r, tokens) ((groups)*FMK_WGMMA_OUT_TOKENS(r, tokens) * (128 * (r) + 16))
-#define FMK_WGMMA_REST(groups, r, tokens) (FMK_WGMMA_OUT(groups, r, tokens) + FMK_WGMMA_MOST_STAGES * 16)
+#define FMK_WGMMA_REST(groups, r, tokens) (FMK_WGMMA_OUT(groups, r, tokens) + FMK_WGMMA_MOST_STAGES * 16 + 8)
 #define FMK_WGMMA_FIT(groups, r, tokens)                                                                     \
     ((FMK_WGMMA_MOST_SHARED - FMK_WGMMA_REST(groups, r, tokens)) / FMK_WGMMA_STAGE(groups, r, tokens))
 #define FMK_WGMMA_STAGES(groups, r, tokens)                                                                  \

@@ -219,7 +219,17 @@ __device__ __forceinline__ void finish_tile(const Target &target, float *sums,
     }
 }
 
-/* ---- a tile that a cluster shares ---- */
+/* ---- a tile that a cluster shares: of every size-th token a block adds up the sums of all, in their order
+ * ---- */
+
+/* What a block has in its cluster. */
+struct Rank {
+    uint32_t rank, size;
+
+    __device__ __forceinline__ int tokens_of(int count, uint32_t of) const {
+        return (count - (int)of + (int)size - 1) / (int)size;
+    }
+};
 
 /* Each block puts its sums over its ring. */
 template <class P>
@@ -231,38 +241,72 @@ __device__ __forceinline__ void put_shared_tile(float *sums, const float (&total
         put_sums<P::R, P::T>(sums + 8 * j * P::SPLIT_PITCH + 64 * P::R * group, P::SPLIT_PITCH, total, j);
 }
 
-/* Adds up four sums of all blocks, in their order. They are loaded together: each takes long. */
-template <class P>
-__device__ __forceinline__ float4 sum_of_cluster(uint32_t sums, int token, int row, uint32_t size) {
+/* Finishes the block's tokens; `sum_of(i, row)` is the sum of the i-th of them. */
+template <class P, class Sum>
+__device__ __forceinline__ void finish_shared_tile(const Target &target, const Rank &in, const Sum &sum_of) {
+    const bool glu = target.args.glu;
+    const int32_t n = target.args.part[target.tile.part].n, quads = glu ? P::ROWS / 8 : P::ROWS / 4;
+    for (int i = threadIdx.x; i < in.tokens_of(target.tile.count, in.rank) * quads; i += 128 * P::WG) {
+        const int own = i / quads, token = own * in.size + in.rank, row = i % quads * 4;
+        if (target.tile.row + row >= n)
+            continue;
+        if (P::R == 2 && glu) { /* of each warpgroup 64 rows of gate, then of up */
+            const int at = row / 64 * 128 + row % 64;
+            finish_quad_glu(target, token, target.tile.row + row, sum_of(own, at), sum_of(own, at + 64));
+        } else {
+            finish_quad(target, token, target.tile.row + row, sum_of(own, row));
+        }
+    }
+}
+
+/* Four sums of all blocks; the i-th is at i * step from the first. They are loaded together. */
+template <class Load> __device__ __forceinline__ float4 add_up(uint32_t size, const Load &load) {
     float4 of[FMK_WGMMA_MOST_CLUSTER], sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (uint32_t from = 0; from < FMK_WGMMA_MOST_CLUSTER; from++)
-        of[from] = from < size ? load_4_floats_of(from, sums + (token * P::SPLIT_PITCH + row) * 4)
-                               : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        of[from] = from < size ? load(from) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (uint32_t from = 0; from < FMK_WGMMA_MOST_CLUSTER; from++)
         sum.x += of[from].x, sum.y += of[from].y, sum.z += of[from].z, sum.w += of[from].w;
     return sum;
 }
 
+/* Every block sends the others their tokens' sums: none waits for what others have written, which would be a
+ * fence of the whole device. `sent` counts the bytes. */
 template <class P>
-__device__ __forceinline__ void store_shared_tile(const Target &target, uint32_t sums, uint32_t rank,
-                                                  uint32_t size) {
-    const bool glu = target.args.glu;
-    const int32_t n = target.args.part[target.tile.part].n, quads = glu ? P::ROWS / 8 : P::ROWS / 4;
-    const int tokens = (target.tile.count - (int)rank + (int)size - 1) / (int)size;
-    for (int i = threadIdx.x; i < tokens * quads; i += 128 * P::WG) {
-        const int token = i / quads * size + rank, row = i % quads * 4;
-        if (target.tile.row + row >= n)
-            continue;
-        if (P::R == 2 && glu) { /* of each warpgroup 64 rows of gate, then of up */
-            const int at = row / 64 * 128 + row % 64;
-            finish_quad_glu(target, token, target.tile.row + row, sum_of_cluster<P>(sums, token, at, size),
-                            sum_of_cluster<P>(sums, token, at + 64, size));
-        } else {
-            finish_quad(target, token, target.tile.row + row, sum_of_cluster<P>(sums, token, row, size));
-        }
+__device__ __forceinline__ void send_shared_tile(const Target &target, const Rank &in, const float *sums,
+                                                 uint32_t base, uint32_t parity) {
+    const int count = target.tile.count, room = (P::T + in.size - 1) / in.size;
+    const uint32_t sent = base + P::AT_SENT;
+    if (threadIdx.x == 0)
+        mbarrier_arrive_expecting(sent, in.size * in.tokens_of(count, in.rank) * P::ROWS * 4);
+    barrier_named(BARRIER_MULTIPLY, 128 * P::WG);
+    cluster_arrive();
+    cluster_wait(); /* no block needs its ring any more */
+    for (int i = threadIdx.x; i < count * (P::ROWS / 4); i += 128 * P::WG) {
+        const int token = i / (P::ROWS / 4), row = i % (P::ROWS / 4) * 4, to = token % in.size;
+        const int at = (in.rank * room + token / in.size) * P::SPLIT_PITCH + row;
+        store_4_floats_to(to, base + P::AT_RECEIVED + 4 * at,
+                          load_4_floats(sums + token * P::SPLIT_PITCH + row), sent);
     }
+    mbarrier_wait(sent, parity);
+    const float *received = sums + P::AT_RECEIVED / 4;
+    finish_shared_tile<P>(target, in, [&](int own, int row) {
+        return add_up(in.size, [&](uint32_t from) {
+            return load_4_floats(received + (from * room + own) * P::SPLIT_PITCH + row);
+        });
+    });
+}
+
+/* The same where there is room for a block's own sums alone: others read them. */
+template <class P>
+__device__ __forceinline__ void read_shared_tile(const Target &target, const Rank &in, uint32_t base) {
+    cluster_sync();
+    finish_shared_tile<P>(target, in, [&](int own, int row) {
+        return add_up(in.size, [&](uint32_t from) {
+            return load_4_floats_of(from, base + ((own * in.size + in.rank) * P::SPLIT_PITCH + row) * 4);
+        });
+    });
 }
 
 #endif

@@ -21,9 +21,14 @@ template <int WG_, int R_, int T_, int PAIR_> struct Plan {
     static constexpr int SUMS_PITCH = 64 * R + 4;       /* floats, of sums that are to be finished */
     static constexpr int SUMS_TOKENS = OUT_TOKENS * PITCH / (4 * SUMS_PITCH) / 8 * 8;
     static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
-                         AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES;
-    static constexpr int SPLIT_PITCH = ROWS + 4; /* floats: a tile for the cluster, over the ring */
-    static_assert(AT_EMPTY + 8 * STAGES <= FMK_WGMMA_SHARED(WG, R, T), "as much as the host asks for");
+                         AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
+                         AT_SENT = AT_EMPTY + 8 * STAGES;
+    /* A tile that a cluster shares lies over the ring: the block's own sums, and those that blocks send it of
+     * its tokens, where there is room for both. */
+    static constexpr int SPLIT_PITCH = ROWS + 4; /* floats */
+    static constexpr int AT_RECEIVED = T * SPLIT_PITCH * 4;
+    static constexpr bool SENDS = AT_RECEIVED + (T + FMK_WGMMA_MOST_CLUSTER) * SPLIT_PITCH * 4 <= AT_OUT;
+    static_assert(AT_SENT + 8 <= FMK_WGMMA_SHARED(WG, R, T), "as much as the host asks for");
     static_assert(SUMS_TOKENS >= 8 && T % SUMS_TOKENS == 0, "sums are put down eight tokens at a time");
     static_assert(STAGES >= 3, "one is multiplied, one released, one fetched");
     static_assert(T * SPLIT_PITCH * 4 <= AT_OUT, "a tile's sums lie over the ring");

@@ -114,8 +114,10 @@ inline void cluster_wait() {
     emulator::cluster_barrier();
 }
 inline void store_4_floats_to(uint32_t rank, uint32_t shared, float4 v, uint32_t barrier) {
-    memcpy(emulator::shared_pointer(emulator::address_in(shared, rank)), &v, sizeof v);
-    emulator::mbarrier_complete(emulator::address_in(barrier, rank), sizeof v);
+    emulator::do_in_time([=] {
+        memcpy(emulator::shared_pointer(emulator::address_in(shared, rank)), &v, sizeof v);
+        emulator::mbarrier_complete(emulator::address_in(barrier, rank), sizeof v);
+    });
 }
 inline uint32_t cluster_rank() {
     return emulator::cluster_rank();
