@@ -26,6 +26,7 @@ struct fmk_few_args {
     int32_t keeps_sums; /* of the activations: there is room for those of a whole share */
     /* Where things begin in shared memory, behind the rings, in bytes. */
     int32_t at_acts;     /* [plane][token][FMK_FEW_PITCH] */
+    int32_t at_row;      /* 0, or a token's activations in the order of the caller, of two bytes each */
     int32_t at_act_sums; /* [unit][4 or 1][tokens, to a multiple of 8] floats */
     int32_t at_sums;     /* [warp][token][FMK_FEW_SUMS_PITCH] floats */
     int32_t at_done;     /* [2][token][64] floats, of clusters of more than one */

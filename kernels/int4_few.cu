@@ -122,11 +122,12 @@ __device__ __forceinline__ void fetch(const struct fmk_linear_kernel_args &a, co
 struct ActsPlace {
     uint8_t *at;
     int32_t pitch; /* bytes */
+    uint8_t *row;  /* room for a whole one, or NULL */
 };
 
-/* Whether rows of activations can be copied as they are. */
-__device__ __forceinline__ bool are_plain(const struct fmk_linear_kernel_args &a) {
-    return a.in_type != NUMBER_F32 && !a.part[0].k_index && a.k % 8 == 0 && (uintptr_t)a.in % 16 == 0 &&
+/* Whether rows of activations can be copied 16 bytes at a time. */
+__device__ __forceinline__ bool are_vectors(const struct fmk_linear_kernel_args &a) {
+    return a.in_type != NUMBER_F32 && a.k % 8 == 0 && (uintptr_t)a.in % 16 == 0 &&
            (a.in_stride | a.expert_in_stride) % 8 == 0;
 }
 
@@ -147,6 +148,38 @@ __device__ __forceinline__ void copy_acts(const struct fmk_linear_kernel_args &a
 
 __device__ __forceinline__ uint32_t pair_of(uint16_t low, uint16_t high) {
     return low | (uint32_t)high << 16;
+}
+
+/* One token in act-order: its row is fetched as it is, and put in order from there. */
+__device__ __forceinline__ void gather_acts(const struct fmk_linear_kernel_args &a, const Tokens &tokens,
+                                            int32_t k0, int32_t count, const ActsPlace &to) {
+    const uint16_t *row = (const uint16_t *)a.in + row_of_token(a, tokens.first);
+    for (int32_t k = 8 * (int32_t)threadIdx.x; k < a.k; k += 8 * THREADS)
+        copy_16_async(to.row + 2 * k, row + k);
+    end_copies();
+    const int32_t *index = a.part[0].k_index + (int64_t)tokens.expert * a.k_packed + k0;
+    const int32_t first = 8 * (int32_t)threadIdx.x;
+    int4 at[2];
+    if (first < count) {
+        at[0] = *(const int4 *)(index + first);
+        at[1] = *(const int4 *)(index + first + 4);
+    }
+    wait_for_copies<0>();
+    __syncthreads();
+    const uint16_t *x = (const uint16_t *)to.row;
+    for (int32_t k = first; k < count; k += 8 * THREADS) {
+        if (k != first) {
+            at[0] = *(const int4 *)(index + k);
+            at[1] = *(const int4 *)(index + k + 4);
+        }
+        const int32_t from[8] = {at[0].x, at[0].y, at[0].z, at[0].w, at[1].x, at[1].y, at[1].z, at[1].w};
+        uint16_t h[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            h[i] = from[i] >= 0 ? x[from[i]] : 0;
+        *(uint4 *)(to.at + 2 * k) =
+            make_uint4(pair_of(h[0], h[1]), pair_of(h[2], h[3]), pair_of(h[4], h[5]), pair_of(h[6], h[7]));
+    }
 }
 
 /* Eight numbers in the type that mma multiplies; floats as planes. */
@@ -196,8 +229,10 @@ template <class X, int PLANES, int TOKENS>
 __device__ __forceinline__ void load_acts(const struct fmk_linear_kernel_args &a, const Tokens &tokens,
                                           const Share &units, const ActsPlace &to) {
     const int32_t k0 = UNIT_K * units.begin, count = UNIT_K * (units.end - units.begin);
-    if (PLANES == 1 && are_plain(a))
+    if (PLANES == 1 && !a.part[0].k_index && are_vectors(a))
         copy_acts(a, tokens, k0, count, to);
+    else if (PLANES == 1 && TOKENS == 1 && to.row && are_vectors(a))
+        gather_acts(a, tokens, k0, count, to);
     else
         convert_acts<X, PLANES, TOKENS>(a, tokens, k0, count, to);
     wait_for_copies<0>();
@@ -486,7 +521,8 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
     const int warp = not_before_here(threadIdx.x / 32), lane = not_before_here(threadIdx.x % 32);
     uint8_t *shared = dynamic_shared(), *ring = shared + warp * args.stages * args.slot;
     const uint32_t full = shared_address(shared + args.at_barriers + 8 * warp * args.stages);
-    const ActsPlace place = {shared + args.at_acts, FMK_FEW_PITCH(args.window)};
+    const ActsPlace place = {shared + args.at_acts, FMK_FEW_PITCH(args.window),
+                             args.at_row ? shared + args.at_row : nullptr};
     const Ranks ranks = {(int32_t)cluster_rank(), args.ranks_shift, shared_address(shared + args.at_done),
                          shared_address(shared + args.at_barriers + 8 * WARPS * args.stages)};
     allow_dependents();

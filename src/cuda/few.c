@@ -4,16 +4,17 @@
 
 enum {
     LEAST_STAGES = 2,
-    MOST_STAGES = 3,  /* of 8 warps and 4 KB: as much as must be under way, and half of the shared memory */
+    MOST_STAGES = 3,  /* of 8 warps and 4 KB: more in flight are slower, and so are three with more tokens */
     MOST_TOKENS = 16, /* of f32: */
     MOST_F32_TOKENS = 8,
     MOST_RANKS = 8,
-    GROUP = 16, /* multiprocessors of which clusters of four and eight are made */
-    SPARE = 3   /* times as many clusters as fit at once, where it is not known how many have work */
+    RESERVED = 1024, /* bytes of shared memory that the system takes of each block */
+    GROUP = 16,      /* multiprocessors of which clusters of four and eight are made */
+    SPARE = 3        /* times as many clusters as fit at once, where it is not known how many have work */
 };
 
-/* What a row block costs beside its units, in units of a warp. */
-enum { UNIT_COST = 4, ROW_BLOCK_COST = 1, CLUSTER_COST = 2 };
+/* What a unit of a warp costs, a row block beside its units, and its sums in a cluster. */
+enum { UNIT_COST = 4, ROW_BLOCK_COST = 3, CLUSTER_COST = 3 };
 
 static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
@@ -32,6 +33,8 @@ static int64_t lay_out(struct fmk_few_args *args, const struct fmk_few_product *
     args->keeps_sums = window == each;
     args->at_acts = (int32_t)at;
     at += p->planes * p->tokens * FMK_FEW_PITCH(window);
+    args->at_row = p->row ? (int32_t)at : 0;
+    at += fmk_round_up(p->row, 16);
     args->at_act_sums = (int32_t)at;
     at += args->keeps_sums ? each * (p->any ? 4 : 1) * columns * 4 : 0;
     args->at_sums = (int32_t)at;
@@ -42,10 +45,10 @@ static int64_t lay_out(struct fmk_few_args *args, const struct fmk_few_product *
     return at + 8 * (FMK_FEW_WARPS * stages + 2);
 }
 
-/* With as many stages as there is room for; 0 where there is too little for two. */
+/* With as many stages as there is room for, up to `most`; 0 where there is too little for two. */
 static int64_t fit(struct fmk_few_args *args, const struct fmk_few_product *p, int64_t ranks, int64_t window,
-                   int64_t room) {
-    for (int64_t stages = MOST_STAGES; stages >= LEAST_STAGES; stages--) {
+                   int64_t most, int64_t room) {
+    for (int64_t stages = most; stages >= LEAST_STAGES; stages--) {
         int64_t bytes = lay_out(args, p, ranks, window, stages);
         if (bytes <= room)
             return bytes;
@@ -72,7 +75,7 @@ static int64_t choose_ranks(const struct fmk_cuda *cuda, const struct fmk_few_pr
     for (int64_t ranks = 1; ranks <= MOST_RANKS && ranks <= p->units; ranks *= 2) {
         struct fmk_few_args args;
         int64_t clusters = clusters_at_once(cuda->multiprocessors, ranks);
-        if (!clusters || !fit(&args, p, ranks, ceil_div(p->units, ranks), cuda->shared_bytes))
+        if (!clusters || !fit(&args, p, ranks, ceil_div(p->units, ranks), LEAST_STAGES, cuda->shared_bytes))
             continue;
         int64_t cost = cost_of(p, ranks, clusters);
         if (cost < least) {
@@ -100,12 +103,29 @@ static int64_t ranks_for(const struct fmk_cuda *cuda, const struct fmk_few_produ
     return choose_ranks(cuda, &any);
 }
 
+/* Whether two blocks of a multiprocessor, of which one works while the other adds up, leave no more of them
+ * idle at the end than one would. */
+static bool two_are_better(const struct fmk_cuda *cuda, const struct fmk_few_product *p, int64_t ranks) {
+    int64_t clusters = clusters_at_once(cuda->multiprocessors, ranks), jobs = p->blocks * p->tiles;
+    return jobs > clusters && 2 * ceil_div(jobs, 2 * clusters) <= ceil_div(jobs, clusters);
+}
+
 void fmk_few_share(const struct fmk_cuda *cuda, const struct fmk_few_product *product,
                    struct fmk_few_args *args, struct fmk_cuda_grid *grid) {
-    const struct fmk_few_product *p = product;
+    struct fmk_few_product own = *product;
+    const struct fmk_few_product *p = &own;
+    if (own.row > cuda->shared_bytes / 4)
+        own.row = 0; /* too long to be held as it is */
     int64_t ranks = ranks_for(cuda, p), bytes = 0;
+    int64_t per_processor = 1;
     if (ranks) {
-        bytes = fit(args, p, ranks, ceil_div(p->units, ranks), cuda->shared_bytes);
+        int64_t each = ceil_div(p->units, ranks), half = cuda->shared_bytes / 2 - RESERVED;
+        bytes = fit(args, p, ranks, each, LEAST_STAGES, half);
+        if (bytes && two_are_better(cuda, p, ranks))
+            per_processor = 2;
+        else
+            bytes =
+                fit(args, p, ranks, each, p->tokens == 1 ? MOST_STAGES : LEAST_STAGES, cuda->shared_bytes);
     } else { /* activations come in windows, anew for every row block */
         int64_t window = FMK_FEW_WARPS;
         ranks = most_ranks(cuda, p);
@@ -113,7 +133,7 @@ void fmk_few_share(const struct fmk_cuda *cuda, const struct fmk_few_product *pr
             window += FMK_FEW_WARPS;
         bytes = lay_out(args, p, ranks, window, LEAST_STAGES);
     }
-    int64_t clusters = fmk_max(1, clusters_at_once(cuda->multiprocessors, ranks));
+    int64_t clusters = fmk_max(1, per_processor * clusters_at_once(cuda->multiprocessors, ranks));
     if (!p->exact_tiles)
         clusters *= SPARE;
     clusters = fmk_max(1, fmk_min(p->blocks, clusters / p->tiles));

@@ -13,6 +13,7 @@ struct fmk_few_product {
     int64_t tiles;    /* of tokens, and of experts, that there are likely to be */
     int32_t tokens;   /* of a tile: 1, 8, 16 */
     int32_t planes;   /* 3 of f32 activations, else 1 */
+    int64_t row;      /* bytes of a token's activations, where they are to be put in order; or 0 */
     bool exact_tiles; /* so many, not at most */
     bool any;         /* of the group sizes */
     bool glu;

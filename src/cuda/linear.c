@@ -297,6 +297,7 @@ static fmk_status launch_few(struct slab *slab, const struct fmk_cuda_product *p
         .tiles = slab->experts * (plan->routed ? fmk_min(y, slab->rows) : y),
         .tokens = plan->tile,
         .planes = floats ? 3 : 1,
+        .row = form->direct && form->index && !floats ? 2 * plan->w->k : 0,
         .exact_tiles = !plan->routed || plan->tile == 1,
         .any = any,
         .glu = product->glu,
