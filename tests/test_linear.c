@@ -478,16 +478,11 @@ static void test_many_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_long_rows),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_addend),
-        cmocka_unit_test(test_glu),
-        cmocka_unit_test(test_gather_and_device_m),
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_many_rows),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_overlap),
+        cmocka_unit_test(test_formats),    cmocka_unit_test(test_long_rows),
+        cmocka_unit_test(test_parts),      cmocka_unit_test(test_addend),
+        cmocka_unit_test(test_glu),        cmocka_unit_test(test_gather_and_device_m),
+        cmocka_unit_test(test_same_bits),  cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
