@@ -622,8 +622,10 @@ __device__ __forceinline__ void linear_few(const struct fmk_few_args &args) {
         }
         put_sums<TOKENS, PLANES>(sums + warp * TOKENS * FMK_FEW_SUMS_PITCH, total, lane);
         const int quads = 16 * tokens.count;
-        if (ranks.shift && !turn)
+        if (ranks.shift && !turn) {
+            __syncwarp();
             cluster_wait();
+        }
         const float4 sum = add_blocks<TOKENS>(sums, quads, turn++, ranks);
         if (a.glu && !job.side)
             gate = sum;
