@@ -42,7 +42,7 @@ static float *decode_rows(struct bench *bench, const struct bench_peer_source *s
 void inputs_make(struct inputs *inputs, struct bench *bench, const struct bench_peer_source *source) {
     enum { SEED = 7, ONE_OF = 100, TIMES = 50 };
     const struct options *o = bench->options;
-    *inputs = (struct inputs){.n = source->n, .k = source->k};
+    *inputs = (struct inputs){.n = source->n, .k = source->k, .m = FEWEST};
     for (int i = 0; i < o->num_m; i++)
         inputs->m = o->m[i] > inputs->m ? o->m[i] : inputs->m;
     int64_t k = inputs->k, elements = inputs->m * k;
@@ -78,19 +78,26 @@ struct bench_peer_call inputs_call(const struct inputs *inputs, int64_t m) {
     return (struct bench_peer_call){.m = m, .type = "f32", .in = inputs->normal, .out = inputs->out};
 }
 
+int error_calls(int64_t m) {
+    return m < FEWEST ? (int)((FEWEST + m - 1) / m) : 1;
+}
+
 double error_of(struct contender *who, const struct inputs *inputs, int64_t m, const float *in,
                 const double *want) {
     struct bench_peer_call call = inputs_call(inputs, m);
-    call.in = in;
-    int tokens = m < TOKENS ? (int)m : TOKENS;
     double difference = 0, whole = 0;
-    memset(inputs->out, 0xff, (size_t)(m * inputs->n) * sizeof(float)); /* NaN, if it stays */
-    contender_call(who, &call);
-    for (int t = 0; t < tokens; t++)
-        for (int r = 0; r < inputs->rows; r++) {
-            double got = inputs->out[t * inputs->n + inputs->row[r]], is = want[t * ROWS + r];
-            difference += (got - is) * (got - is);
-            whole += is * is;
-        }
+    int tokens = m < TOKENS ? (int)m : TOKENS;
+    for (int c = 0; c < error_calls(m); c++) {
+        int64_t first = c * m <= inputs->m - m ? c * m : inputs->m - m;
+        call.in = in + first * inputs->k;
+        memset(inputs->out, 0xff, (size_t)(m * inputs->n) * sizeof(float)); /* NaN, if it stays */
+        contender_call(who, &call);
+        for (int t = 0; t < tokens; t++)
+            for (int r = 0; r < inputs->rows; r++) {
+                double got = inputs->out[t * inputs->n + inputs->row[r]], is = want[(first + t) * ROWS + r];
+                difference += (got - is) * (got - is);
+                whole += is * is;
+            }
+    }
     return sqrt(difference / whole);
 }

@@ -5,11 +5,12 @@
 #include "cpu_bench.h"
 
 /* For errors: some rows of the weight and some tokens stand for all. Synthetic weights repeat after so many
- * rows. */
-enum { TOKENS = 32, ROWS = 256 };
+ * rows. One token's outputs have their roundings of activations in common, which makes its error a matter of
+ * luck: fewer tokens than FEWEST are several calls. */
+enum { TOKENS = 32, FEWEST = 8, ROWS = 256 };
 
 struct inputs {
-    int64_t n, k, m; /* the largest m */
+    int64_t n, k, m; /* the largest m, and at least FEWEST */
     float *normal;   /* [m][k] of N(0, 1) */
     float *outliers; /* [m][k]: in one channel of a hundred 50 times as large */
     float *out;      /* [m][n] */
@@ -23,8 +24,11 @@ void inputs_free(struct inputs *inputs);
 /* A product of m rows. */
 struct bench_peer_call inputs_call(const struct inputs *inputs, int64_t m);
 
-/* Relative L2 of what `who` makes of m rows of `in`, which is one of the inputs, and `want` what belongs to
- * it. */
+/* Calls that an error of m rows takes. */
+int error_calls(int64_t m);
+
+/* Relative L2 of what `who` makes of `in`, which is one of the inputs, m rows a call, and `want` what belongs
+ * to it. */
 double error_of(struct contender *who, const struct inputs *inputs, int64_t m, const float *in,
                 const double *want);
 

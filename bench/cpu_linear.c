@@ -59,7 +59,7 @@ static void begin(struct line *line, int c) {
     line->samples[c] = allocate(MOST_SAMPLES, sizeof(double));
     double before = seconds();
     line->error[c] = error_of(who, inputs, line->m, inputs->normal, inputs->want_normal);
-    who->foreseen = seconds() - before;
+    who->foreseen = (seconds() - before) / error_calls(line->m);
     line->outlier_error[c] = error_of(who, inputs, line->m, inputs->outliers, inputs->want_outliers);
     contender_rest(who);
 }

@@ -125,12 +125,15 @@ enum {
     FMK_WEIGHT_GLU = 2     /* two parts of equal n: parts[0] is gate, parts[1] is up */
 };
 
-/* fmk_linear_args.flags. Bit 4 is reserved. */
+/* fmk_linear_args.flags */
 enum {
     FMK_LINEAR_PDL = 1, /* CUDA: may begin, and fetch weights, while the kernel before it on the stream is
                            still running (programmatic dependent launch): that kernel must not write the
                            weight. Elsewhere it does nothing */
     FMK_LINEAR_BATCH_INVARIANT = 2, /* an output row's bits depend neither on m nor on its place */
+    FMK_LINEAR_FAST_REDUCE = 4,     /* Vulkan: products of many rows may be summed in f16, some at a time, on
+                                       a device without cooperative matrices: relative L2 <= 1e-3. Elsewhere
+                                       it does nothing */
     FMK_LINEAR_EXACT = 8,           /* no rounding of activations below float: relative L2 <= 1e-6 */
     FMK_LINEAR_REDUCE_TOP_K = 16,   /* out has one row per token: the sum over its top_k pairs, without
                                        the skipped ones; 0 where all are */
@@ -342,8 +345,9 @@ typedef struct {
 enum {
     FMK_VULKAN_EXTERNAL_MEMORY_HOST = 1,  /* VK_EXT_external_memory_host: BORROW of host memory */
     FMK_VULKAN_SUBGROUP_SIZE_CONTROL = 2, /* VK_EXT_subgroup_size_control with its two features: faster */
-    FMK_VULKAN_COOPERATIVE_MATRIX = 4     /* likewise VK_NV_cooperative_matrix with its feature, shaderFloat16
+    FMK_VULKAN_COOPERATIVE_MATRIX = 4,    /* likewise VK_NV_cooperative_matrix with its feature, shaderFloat16
                                              and vulkanMemoryModel; needs SUBGROUP_SIZE_CONTROL too */
+    FMK_VULKAN_FLOAT16 = 8                /* likewise shaderFloat16 */
 };
 
 /* A Vulkan device. The VkInstance is of version 1.2 or later; the VkDevice has the features
@@ -434,7 +438,7 @@ FMK_API fmk_status fmk_weight_info(const fmk_weight *weight, fmk_weight_info_t *
 FMK_API fmk_status fmk_weight_part_info(const fmk_weight *weight, int32_t part, fmk_part_info *out);
 /* Writes the packed bytes to host memory of `capacity` bytes; *size is set to what they need. host NULL
  * asks for the size alone. Re-import: one part of FMK_FORMAT_PACKED, qweight = those bytes with their
- * size, aligned to 64 when borrowed. The bytes belong to one layout_id and byte order. Waits for the
+ * size, aligned to 128 when borrowed. The bytes belong to one layout_id and byte order. Waits for the
  * device; not while one of its streams is under capture. */
 FMK_API fmk_status fmk_weight_export(fmk_weight *weight, void *host, uint64_t capacity, uint64_t *size);
 /* W of one expert as [n][k]; out_stride 0 = k. Values are those of the formats' published formulas:

@@ -2,7 +2,7 @@
  *
  *     header    magic, version, sizes, the weight's shape
  *     record    one per part: layout, numbers, where its sections begin, what its info says
- *     sections  k_index, bias, range, data of each part, each aligned to 64 bytes
+ *     sections  k_index, bias, range, data of each part, each aligned to 128 bytes
  *
  * in the byte order of the machine that wrote them. The bytes may come from a file, so nothing in them is
  * believed: numbers must be ones that the layout could have made, sections must lie where this code would
@@ -17,7 +17,7 @@
 #include <assert.h>
 #include <string.h>
 
-enum { VERSION = 2 }; /* of header, records and every layout's bytes: raise it when any of them changes */
+enum { VERSION = 3 }; /* of header, records and every layout's bytes: raise it when any of them changes */
 
 static const char magic[8] = {'f', 'e', 'r', 'r', 'u', 'm', 'k', '\n'};
 

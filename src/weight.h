@@ -6,8 +6,8 @@
 #include "plan/projection.h"
 
 enum {
-    FMK_STORAGE_ALIGN =
-        64, /* of sections in packed bytes; storage may need more: storage_align of the backend */
+    FMK_STORAGE_ALIGN = 128, /* of sections in packed bytes, a line of what GPUs fetch; storage may need more:
+                                storage_align of the backend */
     FMK_MAX_EXPERTS = 1 << 20
 };
 

@@ -142,12 +142,17 @@ static inline double cpu_bound(int64_t m, int64_t k, double rounding) {
  * Rounding a number to a type of unit roundoff u errs by u / sqrt(3) * 0.72 of it: half a unit in the last
  * place, evenly spread, over the numbers of a binade. That is 2.0e-4 for f16 and 1.6e-3 for bf16. It happens
  * to the result, and in plans that hand weights to cuBLAS to each weight once, independently: together
- * sqrt(2) of it, 2.9e-4 and 2.3e-3. f32 in and out passes through neither: sums of float. As on the CPU,
- * weights can be nearly constant, so that a result is a sum of as few as m * k / 16 independent squares. */
-static inline double gpu_bound(fmk_dtype in, fmk_dtype out, int64_t m, int64_t k) {
+ * sqrt(2) of it, 2.9e-4 and 2.3e-3. f32 in and out passes through neither: sums of float. On Vulkan
+ * activations and weights may be rounded to f16, and up to 64 products be summed there, half of them in one
+ * sum whose error is sqrt(32 / 2) * 2.0e-4; without fused multiplication each product errs once more, and in
+ * all by 9.5e-4. As on the CPU, weights can be nearly constant, so that a result is a sum of as few as m * k
+ * / 16 independent squares. */
+static inline double gpu_bound(uint32_t flags, fmk_dtype in, fmk_dtype out, int64_t m, int64_t k) {
     double typical = in == FMK_BF16 || out == FMK_BF16 ? 2.5e-3
                      : in == FMK_F16 || out == FMK_F16 ? 3e-4
                                                        : 1e-5;
+    if (test_backend() == FMK_BACKEND_VULKAN)
+        typical = hypot(typical, flags & FMK_LINEAR_FAST_REDUCE ? 9.5e-4 : 3e-4);
     return typical * (1 + 6 * sqrt(16 / (double)(m * k)));
 }
 
@@ -155,7 +160,7 @@ static inline double bound_of(uint32_t flags, fmk_dtype in, fmk_dtype out, int64
     double rounding = out == FMK_F32 ? 0 : out == FMK_F16 ? 0x1p-11 : 0x1p-8;
     if (flags & (FMK_LINEAR_EXACT | FMK_LINEAR_REFERENCE))
         return 1e-6 + rounding;
-    return on_gpu() ? gpu_bound(in, out, m, k) : cpu_bound(m, k, rounding);
+    return on_gpu() ? gpu_bound(flags, in, out, m, k) : cpu_bound(m, k, rounding);
 }
 
 /* That the error is at most `bound` of `norm`. */

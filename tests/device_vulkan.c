@@ -199,8 +199,9 @@ static void make_device(VkInstance instance) {
     bool sizes = has_extension(physical, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
     VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroups = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT};
-    VkPhysicalDeviceFeatures2 has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                     .pNext = sizes ? &subgroups : NULL};
+    VkPhysicalDeviceVulkan12Features has12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+                                              .pNext = sizes ? &subgroups : NULL};
+    VkPhysicalDeviceFeatures2 has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &has12};
     vk.GetPhysicalDeviceFeatures2(physical, &has);
     sizes = subgroups.subgroupSizeControl && subgroups.computeFullSubgroups;
     bool matrices = sizes && has_extension(physical, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
@@ -214,7 +215,7 @@ static void make_device(VkInstance instance) {
         .pNext = sizes ? &subgroups : NULL,
         .bufferDeviceAddress = VK_TRUE,
         .storageBuffer8BitAccess = VK_TRUE,
-        .shaderFloat16 = matrices,
+        .shaderFloat16 = has12.shaderFloat16,
         .vulkanMemoryModel = matrices,
     };
     VkPhysicalDeviceVulkan11Features features11 = {
@@ -226,7 +227,7 @@ static void make_device(VkInstance instance) {
                                           .pNext = &features11,
                                           .features.shaderInt64 = VK_TRUE};
     const char *extensions[3];
-    uint32_t extras = 0, enabled = 0;
+    uint32_t extras = has12.shaderFloat16 ? FMK_VULKAN_FLOAT16 : 0, enabled = 0;
     if (import) {
         extensions[enabled++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
         extras |= FMK_VULKAN_EXTERNAL_MEMORY_HOST;

@@ -109,7 +109,7 @@ static void test_linear_arguments(void **state) {
 
 static const struct wrong wrong_shapes[] = {
     {FIELD(fmk_linear_args, flags), 0x40000000, FMK_EUNSUPPORTED, FMK_EINVAL},
-    {FIELD(fmk_linear_args, flags), 4, FMK_EUNSUPPORTED, FMK_EINVAL},
+    {FIELD(fmk_linear_args, flags), 64, FMK_EUNSUPPORTED, FMK_EINVAL},
     {FIELD_OF(fmk_linear_args, flags, "REDUCE_TOP_K"), FMK_LINEAR_REDUCE_TOP_K, 0, 0},
     {FIELD_OF(fmk_linear_args, m, "m "), -1, 0, 0},
     {FIELD_OF(fmk_linear_args, m, "m "), INT64_MIN, 0, 0},

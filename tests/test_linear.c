@@ -21,7 +21,7 @@ static double *expect(const struct ref_weight *parts, int num_parts, const struc
     return want;
 }
 
-static const uint32_t modes[] = {0, FMK_LINEAR_EXACT, FMK_LINEAR_REFERENCE};
+static const uint32_t modes[] = {0, FMK_LINEAR_FAST_REDUCE, FMK_LINEAR_EXACT, FMK_LINEAR_REFERENCE};
 static const fmk_dtype types[] = {FMK_F32, FMK_F16, FMK_BF16};
 
 static void one_shape(struct bench *b, int sample, int64_t n, int64_t k, int64_t m, struct ref_rng *rng) {

@@ -268,6 +268,52 @@ static void test_batch_and_one(void **state) {
     }
 }
 
+/* More experts and pairs than one block of a GPU's threads takes at once, in a workspace that holds nothing
+ * of a call before: ids, and the same as offsets. */
+static void test_many_experts(void **state) {
+    (void)state;
+    enum { MANY = 700, ROWS = 16, COLUMNS = 32, M = 650, SLOTS = 2 };
+    const struct ref_spec spec = {
+        .format = FMK_FORMAT_DENSE, .n = ROWS, .k = COLUMNS, .experts = MANY, .dtype = FMK_F16};
+    struct ref_rng rng = ref_rng_start("routing/many");
+    struct bench b = open_bench(2);
+    struct ref_weight part;
+    ref_make(&part, &spec, &rng);
+    fmk_weight *weight = make_weight(&b, &part, 1, 0);
+    static int32_t ids[M * SLOTS], offsets[MANY + 1], order[M * SLOTS];
+    for (int i = 0; i < M * SLOTS; i++) /* some experts with many tokens, most with few or none */
+        ids[i] = (int32_t)ref_below(&rng, ref_below(&rng, 4) ? MANY : 9);
+    struct matrix in = random_matrix(FMK_F32, M, COLUMNS, COLUMNS, &rng);
+    struct matrix out = matrix(FMK_F32, M * SLOTS, ROWS, ROWS);
+    fmk_routing routing = {
+        .struct_size = sizeof routing, .kind = FMK_ROUTE_IDS, .top_k = SLOTS, .ids = buffer(ids, sizeof ids)};
+    fmk_routing sorted = {.struct_size = sizeof sorted,
+                          .offsets = buffer(offsets, sizeof offsets),
+                          .pairs = buffer(order, sizeof order)};
+    OK(run_route_sort(b.queue, &routing, M, MANY, &sorted));
+    for (int form = 0; form < 2; form++) {
+        if (form) {
+            routing.kind = FMK_ROUTE_SORTED;
+            routing.ids = (fmk_buffer){0};
+            routing.offsets = sorted.offsets;
+            routing.pairs = sorted.pairs;
+        }
+        fmk_linear_args args = args_of(&in, &out, M, &routing);
+        memset(out.data, POISON, out.size);
+        OK(call(&b, weight, &args, true));
+        for (int64_t p = 0; p < M * SLOTS; p++) {
+            double want[ROWS];
+            expect_row(&part, 1, ids[p], &in, p / SLOTS, want);
+            assert_row(&out, p, want, form ? "sorted by the library" : "ids");
+        }
+    }
+    free_matrix(&in);
+    free_matrix(&out);
+    fmk_weight_destroy(weight, b.queue);
+    ref_free(&part);
+    close_bench(&b);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     struct fixture f;
@@ -332,7 +378,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pairs),         cmocka_unit_test(test_sort),
         cmocka_unit_test(test_reduce),        cmocka_unit_test(test_sorted_rows),
-        cmocka_unit_test(test_batch_and_one), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_batch_and_one), cmocka_unit_test(test_many_experts),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

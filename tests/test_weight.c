@@ -318,11 +318,11 @@ static void test_packed_damage(void **state) {
             fmk_weight_destroy(copy, b.queue);
         }
         if (samples[s].spec.groups == REF_GROUPS_SHUFFLED) {
-            /* k_index is the first section, at the next multiple of 64: a k that is not there is not read. */
+            /* k_index is the first section, at the next multiple of 128: a k that is not there is not read. */
             const int32_t beyond[] = {256, -2, INT32_MAX, INT32_MIN};
             for (int i = 0; i < 4; i++) {
                 memcpy(exact, bytes, size);
-                memcpy(exact + (header + 63) / 64 * 64, &beyond[i], 4);
+                memcpy(exact + (header + 127) / 128 * 128, &beyond[i], 4);
                 packed.qweight.data = buffer(exact, size);
                 REFUSED(fmk_weight_create(&copy, b.queue, &desc), FMK_EFORMAT, "k_index[0]");
                 assert_null(copy);

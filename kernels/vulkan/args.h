@@ -26,6 +26,7 @@
 #define FMK_VK_F16 1
 #define FMK_VK_BF16 2
 #define FMK_VK_F32 3
+#define FMK_VK_SCALED_F16 4 /* as halve makes them: f16, then the float that takes a row's factor off */
 #define FMK_VK_SILU_MUL 1
 #define FMK_VK_GELU_TANH_MUL 2
 #define FMK_VK_SWIGLU_CLAMP 3
@@ -41,20 +42,28 @@
  *                     and subgroups shuffle: SUBGROUP is that size
  *     NAME_coopmat    gemm, where there are cooperative matrices of f16, 16 x 16 x 16, with sums of f32, of a
  *                     subgroup, and shaderFloat16 and vulkanMemoryModel: SUBGROUP likewise. Activations are
- *                     rounded to f16 as they are, weights when they have been brought into its range
+ *                     F16 or SCALED_F16, weights are rounded to f16, brought into its range before
+ *     NAME_few        gemm, likewise, with matrices of 16 x 8 x 16, where subgroups shuffle and vote: for up
+ *                     to 16 tokens. Activations are SCALED_F16
+ *     NAME_half       gemm, with shaderFloat16: products, and sums of 64 of them, in f16. Activations
+ *                     are SCALED_F16, weights as above
  *
  * Specialisation constants, by constant_id. A kernel declares those that it looks at, with any default.
  * Numbers of rows, tokens, lanes and invocations are powers of two.
  *
  * gemv: a workgroup has ROWS rows, LANES invocations share one, and so each has ROWS * LANES / THREADS rows
- * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS.
+ * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS. Shared memory: TOKENS * STAGE * 17 / 4
+ * bytes and 4 for each invocation.
  *
  * gemm: ROWS * TOKENS / THREADS is 32 or 64; THREADS <= 2 * ROWS and <= 8 * TOKENS. Shared memory: 128 bytes
- * for each row and token of the tile.
+ * for each row and token of the tile, and with f16 4 more.
  *
  * gemm_coopmat: a subgroup has LANES rows of the tile, 16 .. ROWS, and TOKENS * SUBGROUP * ROWS / LANES /
  * THREADS tokens, a multiple of 16; THREADS <= 4 * ROWS and <= 8 * TOKENS. Shared memory: 144 bytes for each
- * row and token of the tile, 1024 for each subgroup. */
+ * row and token of the tile, and 4 more.
+ *
+ * gemm_few: ROWS >= 16; TOKENS is 8 or 16, and rows of activations up to a multiple of it can be read. Shared
+ * memory: 272 bytes for each row of each subgroup. */
 #define FMK_VK_SPEC_THREADS 0     /* local_size_x_id: invocations of a workgroup, 32 .. 1024 */
 #define FMK_VK_SPEC_ROWS 1        /* weight rows of a workgroup, or of its tile */
 #define FMK_VK_SPEC_TOKENS 2      /* tokens of a workgroup: gemv 1, 2, 4 or 8; or of its tile */
@@ -71,7 +80,8 @@
 #define FMK_VK_SPEC_SCALED                                                                                   \
     13 /* gemv: 1: weights are scaled, for TOKENS > 2; 0: sums are. Not the same bits */
 #define FMK_VK_SPEC_NATIVE_HALF 14 /* 1: the device's own conversion of f16 keeps subnormals */
-#define FMK_VK_SPECS 15
+#define FMK_VK_SPEC_STAGE 15 /* gemv: k of the activations in shared memory: a power of two, 256 or more */
+#define FMK_VK_SPECS 16
 
 /* fmk_vk_*.types: fmk_dtype of `to`, of the addend, and fmk_act; of `from` and the weights where they are not
  * specialised. */
@@ -165,6 +175,9 @@ struct fmk_vk_gather_args {
     uint32_t types;     /* in, out */
     uint32_t num_tiles; /* gather_routed: of the lists */
 };
+
+/* halve: likewise, as SCALED_F16: width is a multiple of 128, out_stride counts f16 and is width + 8,
+ * num_tiles is the columns of k_index. Grid: y walks over rows. */
 
 /* gather_routed: likewise for a routed call whose experts have k_index of their own: y is a tile of the
  * lists, `to`'s row is the entry's number. k_index is [experts][width]. lists are the call's, in_rows is not

@@ -2,11 +2,12 @@
  * tile, in quads that lie apart so that neighbours read neighbouring quads. Each sum is made in the order of k.
  * While a slab is multiplied the next is on its way to registers. */
 
-const uint SLAB = 32;
 const uint TAKE = ROWS * TOKENS / THREADS / 8; /* 4 or 8 */
-const uint UNITS = ROWS * SLAB / 16 / THREADS, QUADS = TOKENS * SLAB / 4 / THREADS; /* of an invocation */
+const uint UNITS = ROWS * SLAB / UNIT / THREADS, QUADS = TOKENS * SLAB / 4 / THREADS; /* of an invocation */
 
-shared vec4 tile_weights[SLAB][ROWS / 4], tile_tokens[SLAB][TOKENS / 4];
+/* [k][row / 4] of weights, [k][token / 4] of activations; in the end results. */
+const uint TILE_TOKENS = SLAB * ROWS / 4;
+shared vec4 tile[TILE_TOKENS + SLAB * TOKENS / 4];
 
 uint64_t from_row[QUADS];
 vec4 activations[QUADS];
@@ -15,7 +16,7 @@ vec4 sum[2 * TAKE]; /* of four rows each */
 
 void put_weights(uint row, uint k, vec4 w) {
     [[unroll]] for (uint i = 0; i < 4; i++)
-        tile_weights[k + i][row / 4][row % 4] = w[i];
+        tile[(k + i) * (ROWS / 4) + row / 4][row % 4] = w[i];
 }
 
 /* Neighbouring invocations have neighbouring tokens. */
@@ -38,21 +39,39 @@ void put_slab(uint k) {
         unpack(raw[i], k, gl_LocalInvocationIndex + i * THREADS);
     [[unroll]] for (uint i = 0; i < QUADS; i++)
         [[unroll]] for (uint b = 0; b < 4; b++)
-            tile_tokens[quad_k(i) + b][token_of(i) / 4][token_of(i) % 4] = activations[i][b];
+            tile[TILE_TOKENS + (quad_k(i) + b) * (TOKENS / 4) + token_of(i) / 4][token_of(i) % 4] = activations[i][b];
 }
 
 void multiply_slab(uint row_quad, uint token_quad) {
     [[dont_unroll]] for (uint from = 0; from < SLAB; from += 4)
         [[unroll]] for (uint k = from; k < from + 4; k++) {
-            vec4 low = tile_weights[k][row_quad], high = tile_weights[k][row_quad + ROWS / 8];
+            vec4 low = tile[k * (ROWS / 4) + row_quad], high = tile[k * (ROWS / 4) + row_quad + ROWS / 8];
             [[unroll]] for (uint q = 0; q < TAKE / 4; q++) {
-                vec4 x = tile_tokens[k][token_quad + q * (TOKENS / TAKE)];
+                vec4 x = tile[TILE_TOKENS + k * (TOKENS / 4) + token_quad + q * (TOKENS / TAKE)];
                 [[unroll]] for (uint i = 0; i < 4; i++) {
                     sum[2 * (4 * q + i)] = fma(low, vec4(x[i]), sum[2 * (4 * q + i)]);
                     sum[2 * (4 * q + i) + 1] = fma(high, vec4(x[i]), sum[2 * (4 * q + i) + 1]);
                 }
             }
         }
+}
+
+/* Results go by way of the tile, four tokens of each invocation at a time, so that no code is made for each sum. */
+void finish_tile(Tokens tokens, uint first, uint row_quad, uint token_quad) {
+    const uint many = 4 * TOKENS / TAKE;
+    [[unroll]] for (uint q = 0; q < TAKE / 4; q++) {
+        barrier();
+        [[unroll]] for (uint i = 0; i < 4; i++) {
+            tile[(4 * token_quad + i) * (ROWS / 4) + row_quad] = sum[2 * (4 * q + i)];
+            tile[(4 * token_quad + i) * (ROWS / 4) + row_quad + ROWS / 8] = sum[2 * (4 * q + i) + 1];
+        }
+        barrier();
+        [[dont_unroll]] for (uint at = gl_LocalInvocationIndex; at < ROWS * many; at += THREADS) {
+            const uint row = first + at % ROWS, token = q * many + at / ROWS;
+            if (row < args.n && token < tokens.count)
+                finish(tokens.expert, row, out_row(tokens.first + token), tile[at / 4][at % 4], 0.0);
+        }
+    }
 }
 
 void main() {
@@ -77,16 +96,6 @@ void main() {
                 fetch_slab(data, first, k + SLAB);
             multiply_slab(row_quad, token_quad);
         }
-        [[unroll]] for (uint i = 0; i < TAKE; i++) {
-            uint token = 4 * (token_quad + i / 4 * (TOKENS / TAKE)) + i % 4;
-            if (token >= tokens.count)
-                continue;
-            uint64_t to = out_row(tokens.first + token);
-            [[unroll]] for (uint r = 0; r < 8; r++) {
-                uint row = first + 4 * (row_quad + r / 4 * (ROWS / 8)) + r % 4;
-                if (row < args.n)
-                    finish(tokens.expert, row, to, sum[2 * i + r / 4][r % 4], 0.0);
-            }
-        }
+        finish_tile(tokens, first, row_quad, token_quad);
     }
 }

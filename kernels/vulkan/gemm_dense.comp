@@ -1,55 +1,62 @@
 /* Many tokens times rows of f32, f16 or bf16. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#ifdef COOPMAT
+#if defined(FEW)
+#extension GL_KHR_shader_subgroup_shuffle : require
+#extension GL_KHR_shader_subgroup_vote : require
+#endif
+#if defined(FEW) || defined(COOPMAT)
 #extension GL_KHR_shader_subgroup_basic : require
 #include "coopmat.glsl"
+#elif defined(HALF)
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "gemm_tile.glsl"
 
 layout(constant_id = FMK_VK_SPEC_WEIGHT_TYPE) const uint WEIGHT_TYPE = FMK_VK_F16;
+
+const uint UNIT = 16;
 
 struct Raw {
     uvec4 words[4]; /* two for halves */
 };
 
 Raw fetch(uint64_t data, uint first, uint k, uint unit) {
-    k += k_of(unit);
+    k += k_of(unit, UNIT);
     const uint size = number_size(WEIGHT_TYPE);
-    uint64_t at = row_at(data, first + row_of(unit)) + uint64_t(k) * size;
+    uint64_t at = row_at(data, first + row_of(unit, UNIT)) + uint64_t(k) * size;
     Raw raw;
     [[unroll]] for (uint i = 0; i < 4; i++)
         raw.words[i] = i < size && k + 16 * i / size < args.k ? load_words(at + 16 * i, VECTORS != 0) : uvec4(0);
     return raw;
 }
 
+vec4 quad_of(Raw raw, uint i) {
+    if (WEIGHT_TYPE == FMK_VK_F32)
+        return uintBitsToFloat(raw.words[i]);
+    uvec4 words = raw.words[i / 2];
+    return vec4(split_pair(i % 2 == 0 ? words.x : words.z, WEIGHT_TYPE),
+                split_pair(i % 2 == 0 ? words.y : words.w, WEIGHT_TYPE));
+}
+
 void unpack(Raw raw, uint k, uint unit) {
-    [[unroll]] for (uint i = 0; i < 4; i++) {
-        vec4 w;
-        if (WEIGHT_TYPE == FMK_VK_F32) {
-            w = uintBitsToFloat(raw.words[i]);
-        } else {
-            uvec4 words = raw.words[i / 2];
-            w = vec4(split_pair(i % 2 == 0 ? words.x : words.z, WEIGHT_TYPE),
-                     split_pair(i % 2 == 0 ? words.y : words.w, WEIGHT_TYPE));
-        }
-        put_weights(row_of(unit), k_of(unit) + 4 * i, w);
-    }
+    [[unroll]] for (uint i = 0; i < 4; i++)
+        put_weights(row_of(unit, UNIT), k_of(unit, UNIT) + 4 * i, quad_of(raw, i) * factor);
 }
 
-float bound_of(uint64_t data, uint row, uint part, uint parts) {
-    if (WEIGHT_TYPE == FMK_VK_F16)
-        return 16384.0; /* they are as good as they are */
-    float bound = 0.0;
-    for (uint k = 4 * part; k < args.k; k += 4 * parts) {
-        vec4 w = abs(load_quad(row_at(data, row), WEIGHT_TYPE, k));
-        bound = max(bound, max(max(w.x, w.y), max(w.z, w.w)));
-    }
-    return bound;
+float bound_of(Raw raw) {
+    vec4 most = vec4(0.0);
+    [[unroll]] for (uint i = 0; i < 4; i++)
+        most = max(most, abs(quad_of(raw, i)));
+    return max(max(most.x, most.y), max(most.z, most.w));
 }
 
-#ifdef COOPMAT
+#if defined(FEW)
+#include "gemm_few.glsl"
+#elif defined(COOPMAT)
 #include "gemm_coopmat.glsl"
+#elif defined(HALF)
+#include "gemm_half.glsl"
 #else
 #include "gemm.glsl"
 #endif

@@ -1,26 +1,44 @@
 /* Many tokens times int4. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#ifdef COOPMAT
+#if defined(FEW)
+#extension GL_KHR_shader_subgroup_shuffle : require
+#extension GL_KHR_shader_subgroup_vote : require
+#endif
+#if defined(FEW) || defined(COOPMAT)
 #extension GL_KHR_shader_subgroup_basic : require
 #include "coopmat.glsl"
+#elif defined(HALF)
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "gemm_tile.glsl"
 #include "int4.glsl"
 
-/* Four rows, four k: low or high nibbles of 16 bytes. */
+const uint UNIT = SLAB > 32 ? 32 : 16;
+
+/* Four rows, four k: low or high nibbles of 16 bytes, or both. */
 struct Raw {
     uvec4 nibbles;
     vec4 scale;
     uint zeros;
 };
 
+/* As gemm_tile.glsl has it for rows: neighbours have neighbouring rows, or what is next in memory. */
+#if defined(FEW)
+uint row_of_quad(uint unit) {
+    return unit / (SLAB / 4) * 8 + unit % 2 * 4;
+}
+uint k_of_quad(uint unit) {
+    return unit / 8 % (SLAB / 32) * 32 + unit / 2 % 4 * 4;
+}
+#else
 uint row_of_quad(uint unit) {
     return unit % (ROWS / 4) * 4;
 }
 uint k_of_quad(uint unit) {
-    return unit / (ROWS / 4) * 4;
+    return unit / (ROWS / 4) / 4 * UNIT + unit / (ROWS / 4) % 4 * 4;
 }
+#endif
 
 Raw fetch(uint64_t data, uint first, uint k, uint unit) {
     k += k_of_quad(unit);
@@ -44,24 +62,25 @@ Raw fetch(uint64_t data, uint first, uint k, uint unit) {
 }
 
 void unpack(Raw raw, uint k, uint unit) {
-    const uint shift = (k + k_of_quad(unit)) % 32 < 16 ? 0 : 4;
-    [[unroll]] for (uint i = 0; i < 4; i++)
-        put_weights(row_of_quad(unit) + i, k_of_quad(unit),
-                    nibbles_of(raw.nibbles[i] >> shift, false, float(raw.zeros >> 8 * i & 0xff)) * raw.scale[i]);
+    const uint at = k_of_quad(unit), shift = UNIT == 32 || (k + at) % 32 < 16 ? 0 : 4;
+    [[unroll]] for (uint side = 0; side < UNIT / 16; side++)
+        [[unroll]] for (uint i = 0; i < 4; i++)
+            put_weights(row_of_quad(unit) + i, at + 16 * side,
+                        nibbles_of(raw.nibbles[i] >> shift, side != 0, float(raw.zeros >> 8 * i & 0xff)) *
+                            (raw.scale[i] * factor));
 }
 
-float bound_of(uint64_t data, uint row, uint part, uint parts) {
-    row = min(row, args.n - 1);
-    float bound = 0.0;
-    for (uint block = part; block * CHUNKS * 32 < args.k; block += parts)
-        bound = max(bound, 16.0 * abs(load_number(data + uint64_t(row / 8) * args.stride +
-                                                      uint64_t(block) * INT4_BLOCK,
-                                                  WEIGHT_TYPE, row % 8)));
-    return bound;
+float bound_of(Raw raw) {
+    vec4 scale = abs(raw.scale);
+    return 16.0 * max(max(scale.x, scale.y), max(scale.z, scale.w));
 }
 
-#ifdef COOPMAT
+#if defined(FEW)
+#include "gemm_few.glsl"
+#elif defined(COOPMAT)
 #include "gemm_coopmat.glsl"
+#elif defined(HALF)
+#include "gemm_half.glsl"
 #else
 #include "gemm.glsl"
 #endif

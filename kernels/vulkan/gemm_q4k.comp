@@ -1,48 +1,59 @@
 /* Many tokens times Q4_K. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#ifdef COOPMAT
+#if defined(FEW)
+#extension GL_KHR_shader_subgroup_shuffle : require
+#extension GL_KHR_shader_subgroup_vote : require
+#endif
+#if defined(FEW) || defined(COOPMAT)
 #extension GL_KHR_shader_subgroup_basic : require
 #include "coopmat.glsl"
+#elif defined(HALF)
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "gemm_tile.glsl"
 #include "q4k.glsl"
 
-/* Half a sub-block. */
+const uint UNIT = SLAB > 32 ? 32 : 16;
+
+/* Half a sub-block, or of two. */
 struct Raw {
     uvec4 header, nibbles;
 };
 
 Raw fetch(uint64_t data, uint first, uint k, uint unit) {
-    k += k_of(unit);
-    uint64_t block = row_at(data, first + row_of(unit)) + uint64_t(k / 256) * Q4K_BLOCK;
+    k += k_of(unit, UNIT);
+    uint64_t block = row_at(data, first + row_of(unit, UNIT)) + uint64_t(k / 256) * Q4K_BLOCK;
     return Raw(load_words(block, VECTORS != 0),
                load_words(block + 16 + k % 256 / 64 * 32 + k % 32, VECTORS != 0));
 }
 
 void unpack(Raw raw, uint k, uint unit) {
-    const uint row = row_of(unit), at = k_of(unit);
+    const uint row = row_of(unit, UNIT), at = k_of(unit, UNIT);
     k += at;
     vec2 scales[2];
     find_scales(raw.header, k % 256 / 64, scales);
-    vec2 scale = k % 64 < 32 ? scales[0] : scales[1];
-    uint shift = k % 64 < 32 ? 0 : 4;
-    [[unroll]] for (uint i = 0; i < 4; i++)
-        put_weights(row, at + 4 * i,
-                    fma(nibbles_of(raw.nibbles[i] >> shift, false, 0.0), vec4(scale.x), vec4(-scale.y)));
-}
-
-float bound_of(uint64_t data, uint row, uint part, uint parts) {
-    float bound = 0.0;
-    for (uint block = part; block < args.k / 256; block += parts) {
-        vec2 d = abs(split_halves(load_4(row_at(data, row) + uint64_t(block) * Q4K_BLOCK)));
-        bound = max(bound, 63.0 * 15.0 * d.x + 63.0 * d.y);
+    [[unroll]] for (uint side = 0; side < UNIT / 16; side++) {
+        bool high = UNIT == 32 && side != 0;
+        uint shift = UNIT == 32 || k % 64 < 32 ? 0 : 4;
+        vec2 scale = (high || shift != 0 ? scales[1] : scales[0]) * factor;
+        [[unroll]] for (uint i = 0; i < 4; i++)
+            put_weights(row, at + 32 * side + 4 * i,
+                        fma(nibbles_of(raw.nibbles[i] >> shift, high, 0.0), vec4(scale.x), vec4(-scale.y)));
     }
-    return bound;
 }
 
-#ifdef COOPMAT
+float bound_of(Raw raw) {
+    vec2 d = abs(split_halves(raw.header.x));
+    return 63.0 * 15.0 * d.x + 63.0 * d.y;
+}
+
+#if defined(FEW)
+#include "gemm_few.glsl"
+#elif defined(COOPMAT)
 #include "gemm_coopmat.glsl"
+#elif defined(HALF)
+#include "gemm_half.glsl"
 #else
 #include "gemm.glsl"
 #endif

@@ -5,20 +5,23 @@
  *     QUADS    of a unit: the weights, four neighbours in k at a time, that an invocation takes from a row at once
  *     RUNS     runs of quads of a unit that share a scale; 0: weights have none
  *     MINIMA   whether a run has a minimum too
- *     TAIL     whether a row's last unit may reach past its end
+ *     UNIT_K   k's of a unit, or where units are interleaved their share
  *     units()                        of a row
  *     row_of(first, own)             the team's row with which the invocation's own begins, by its number
  *     row_address(data, row)
- *     struct Unit, load_unit(row address, number)
+ *     struct Raw, load_raw(row address, number)      its bytes
+ *     struct Unit, open_unit(raw, number)
  *     quad_of(unit, row, quad)       of the unit's rows; codes, or weights
- *     quad_k(number, quad)           where it is in k
+ *     place_of(quad)                 where a quad of activations lies in shared memory
+ *     staged_at(number, quad)        the place of that which belongs to the unit's quad: what neighbouring invocations
+ *                                    read lies in different banks
  *     run_of(quad)
  *     scales_of(unit, row, run)      scale and minimum
  *
  * LANES * STRIDE invocations are a team, LANES share a row and take its units in turn. Each has OWN rows, so that
- * activations, once loaded, serve them all; weights are loaded for all of them before any is used. A unit is taken
- * apart once for all tokens. In the end, halves of what an invocation has are swapped with others until each has
- * sums of its own. */
+ * activations, once loaded, serve them all; the bytes of the next units are on their way while these are multiplied.
+ * Activations are brought to shared memory, STAGE k at a time, zeros behind the last. A unit is taken apart once for
+ * all tokens. In the end, halves of what an invocation has are swapped with others until each has sums of its own. */
 
 layout(local_size_x_id = FMK_VK_SPEC_THREADS) in;
 layout(constant_id = FMK_VK_SPEC_THREADS) const uint THREADS = 128;
@@ -27,6 +30,7 @@ layout(constant_id = FMK_VK_SPEC_TOKENS) const uint TOKENS = 1;
 layout(constant_id = FMK_VK_SPEC_LANES) const uint LANES = 32;
 layout(constant_id = FMK_VK_SPEC_SCALED) const uint SCALED = 0;
 layout(constant_id = FMK_VK_SPEC_SUBGROUP) const uint SUBGROUP = 0;
+layout(constant_id = FMK_VK_SPEC_STAGE) const uint STAGE = 1024;
 
 const uint OWN = ROWS * LANES / THREADS;
 const uint SUMS = OWN * TOKENS;
@@ -36,7 +40,13 @@ const uint LEFT = SUMS < LANES ? 1 : SUMS / LANES; /* when lanes are added up */
 uint invocation, lane, sub, team;
 /* First byte of each token's row of `from`. */
 uint64_t from_row[TOKENS];
+
+const uint PITCH = STAGE / 4 + STAGE / 64; /* whatever the places are */
+shared vec4 staged[TOKENS * PITCH];
+uint staged_k = ~0u; /* of which k on they are there */
+Raw raw[OWN / WIDTH]; /* the next units */
 Unit unit[OWN / WIDTH];
+uint64_t row_at[OWN / WIDTH]; /* first byte of each unit's row */
 /* Of own row i / TOKENS and token i % TOKENS; in the end see add_lanes. */
 float sum[SUMS];
 
@@ -98,19 +108,34 @@ uint kept_sum(out bool mine) {
     return first;
 }
 
-/* ---- products ---- */
+/* ---- activations ---- */
 
-vec4 load_activations(uint token, uint k) {
-    if (TAIL && k >= args.k)
-        return vec4(0.0);
-    return load_quad(from_row[token], IN_TYPE, k);
+void stage(uint from) {
+    if (staged_k == from)
+        return;
+    staged_k = from;
+    const uint quads = min(STAGE, (args.k - from + 127) / 128 * 128) / 4;
+    barrier();
+    [[unroll]] for (uint token = 0; token < TOKENS; token++)
+        for (uint quad = gl_LocalInvocationIndex; quad < quads; quad += THREADS) {
+            const uint k = from + 4 * quad;
+            staged[token * PITCH + place_of(quad)] =
+                k < args.k ? load_quad(from_row[token], IN_TYPE, k) : vec4(0.0);
+        }
+    barrier();
 }
+
+vec4 load_activations(uint token, uint u, uint quad) {
+    return staged[token * PITCH + staged_at(u, quad)];
+}
+
+/* ---- products ---- */
 
 float add_products(vec4 w, vec4 x, float sum) {
     return fma(w.w, x.w, fma(w.z, x.z, fma(w.y, x.y, fma(w.x, x.x, sum))));
 }
 
-/* Weights are made for all tokens. */
+/* Weights are made for all tokens. u: of the units whose activations are staged. */
 void multiply_weights(uint u) {
     [[unroll]] for (uint quad = 0; quad < QUADS; quad++) {
         vec4 w[OWN];
@@ -122,7 +147,7 @@ void multiply_weights(uint u) {
             }
         }
         [[unroll]] for (uint token = 0; token < TOKENS; token++) {
-            vec4 x = load_activations(token, quad_k(u, quad));
+            vec4 x = load_activations(token, u, quad);
             [[unroll]] for (uint row = 0; row < OWN; row++)
                 sum[row * TOKENS + token] = add_products(w[row], x, sum[row * TOKENS + token]);
         }
@@ -142,7 +167,7 @@ void multiply_codes(uint u) {
         [[unroll]] for (uint row = 0; row < OWN; row++)
             code[row] = quad_of(unit[row / WIDTH], row % WIDTH, quad);
         [[unroll]] for (uint token = 0; token < TOKENS; token++) {
-            vec4 x = load_activations(token, quad_k(u, quad));
+            vec4 x = load_activations(token, u, quad);
             const uint at = token * runs + run_of(quad);
             if (MINIMA)
                 total[at] += (x.x + x.y) + (x.z + x.w);
@@ -162,21 +187,34 @@ void multiply_codes(uint u) {
         }
 }
 
+void load_units(uint u) {
+    [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
+        raw[i] = load_raw(row_at[i], u);
+}
+
 /* The sums of the team's rows from `first` on. */
 void multiply(uint64_t data, uint first) {
     [[unroll]] for (uint i = 0; i < SUMS; i++)
         sum[i] = 0.0;
-    uint64_t row_at[OWN / WIDTH];
     [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
         row_at[i] = row_address(data, min(row_of(first, i * WIDTH), args.n - 1));
-    const uint end = units();
-    for (uint u = lane; u < end; u += LANES) {
-        [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
-            unit[i] = load_unit(row_at[i], u);
-        if (RUNS == 0 || SCALED != 0)
-            multiply_weights(u);
-        else
-            multiply_codes(u);
+    /* Weights are on their way while activations are staged. Which lane has a unit does not depend on STAGE. */
+    const uint end = units(), slab = STAGE / UNIT_K;
+    for (uint from = 0; from < end; from += slab) {
+        uint u = from + (lane + LANES - from % LANES) % LANES;
+        const uint stop = min(end, from + slab);
+        load_units(min(u, end - 1));
+        stage(from * UNIT_K);
+        for (; u < stop; u += LANES) {
+            [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
+                unit[i] = open_unit(raw[i], u);
+            if (u + LANES < stop)
+                load_units(u + LANES);
+            if (RUNS == 0 || SCALED != 0)
+                multiply_weights(u - from);
+            else
+                multiply_codes(u - from);
+        }
     }
     add_lanes();
 }

@@ -10,12 +10,13 @@
 layout(constant_id = FMK_VK_SPEC_WEIGHT_TYPE) const uint WEIGHT_TYPE = FMK_VK_F16;
 
 const uint STRIDE = 1, WIDTH = 1;
-const uint QUADS = 2, RUNS = 0; /* eight weights */
-const bool MINIMA = false, TAIL = false;
+const uint QUADS = 2, RUNS = 0, UNIT_K = 8;
+const bool MINIMA = false;
 
 struct Unit {
     uvec4 words[2]; /* one for halves */
 };
+#define Raw Unit
 
 uint units() {
     return args.k / 8;
@@ -29,8 +30,11 @@ uint64_t row_address(uint64_t data, uint row) {
 uint run_of(uint quad) {
     return 0;
 }
-uint quad_k(uint u, uint quad) {
-    return 8 * u + 4 * quad;
+uint place_of(uint quad) {
+    return quad / 16 * 16 + quad % 2 * 8 + quad / 2 % 8;
+}
+uint staged_at(uint u, uint quad) {
+    return u / 8 * 16 + quad * 8 + u % 8;
 }
 vec2 scales_of(Unit unit, uint row, uint run) {
     return vec2(0.0);
@@ -41,12 +45,15 @@ vec4 quad_of(Unit unit, uint row, uint quad) {
     uvec2 pairs = quad == 0 ? unit.words[0].xy : unit.words[0].zw;
     return vec4(split_pair(pairs.x, WEIGHT_TYPE), split_pair(pairs.y, WEIGHT_TYPE));
 }
-Unit load_unit(uint64_t row, uint u) {
+Unit load_raw(uint64_t row, uint u) {
     uint64_t at = row + 8 * number_size(WEIGHT_TYPE) * uint64_t(u);
     Unit unit;
     unit.words[0] = load_words(at, VECTORS != 0);
     unit.words[1] = WEIGHT_TYPE == FMK_VK_F32 ? load_words(at + 16, VECTORS != 0) : uvec4(0);
     return unit;
+}
+Unit open_unit(Unit raw, uint u) {
+    return raw;
 }
 
 #include "gemv.glsl"

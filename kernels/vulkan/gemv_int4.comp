@@ -12,13 +12,18 @@
  * chunk's k, where v = u % 4. Four invocations are the pairs of rows, four times these the v. */
 const uint STRIDE = 4, WIDTH = 2;
 const uint TAKE = CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
-const uint QUADS = 2 * TAKE, RUNS = 1;
-const bool MINIMA = true, TAIL = true;
+const uint QUADS = 2 * TAKE, RUNS = 1, UNIT_K = 8 * TAKE;
+const bool MINIMA = true;
 
 uint pair_of_rows();
 
-struct Unit {
+struct Raw {
     uvec2 nibbles[4]; /* TAKE, of both rows */
+    uvec2 scale;      /* or one word of halves */
+    uint zeros;
+};
+struct Unit {
+    uvec2 nibbles[4];
     vec2 scale[2];       /* of each row: scale, scale * zero */
 };
 
@@ -35,8 +40,11 @@ uint64_t row_address(uint64_t data, uint row) {
 uint run_of(uint quad) {
     return 0;
 }
-uint quad_k(uint u, uint quad) {
-    return (u / 4 * TAKE + quad / 2) * 32 + quad % 2 * 16 + u % 4 * 4;
+uint place_of(uint quad) {
+    return quad;
+}
+uint staged_at(uint u, uint quad) {
+    return (u / 4 * TAKE + quad / 2) * 8 + quad % 2 * 4 + u % 4;
 }
 vec4 quad_of(Unit unit, uint row, uint quad) {
     return nibbles_of(unit.nibbles[quad / 2][row], quad % 2 != 0, 0.0);
@@ -45,24 +53,29 @@ vec2 scales_of(Unit unit, uint row, uint run) {
     return unit.scale[row];
 }
 
-Unit load_unit(uint64_t panel, uint u) {
+Raw load_raw(uint64_t panel, uint u) {
     const uint chunk = u / 4 * TAKE, last = args.k / 32 - 1;
     uint64_t block = panel + uint64_t(chunk / CHUNKS) * INT4_BLOCK;
     uint64_t codes = block + INT4_HEADER + u % 4 * 32 + pair_of_rows() * 8;
-    Unit unit;
+    Raw raw;
     [[unroll]] for (uint i = 0; i < TAKE; i++) /* past the last it is that one again: activations are 0 there */
-        unit.nibbles[i] = load_8(codes + (min(chunk + i, last) - chunk / CHUNKS * CHUNKS) * INT4_CHUNK);
-    vec2 scale;
-    uint zeros;
+        raw.nibbles[i] = load_8(codes + (min(chunk + i, last) - chunk / CHUNKS * CHUNKS) * INT4_CHUNK);
     if (WEIGHT_TYPE == FMK_VK_F32) {
-        scale = uintBitsToFloat(load_8(block + 8 * pair_of_rows()));
-        zeros = load_2(block + 32 + 2 * pair_of_rows());
+        raw.scale = load_8(block + 8 * pair_of_rows());
+        raw.zeros = load_2(block + 32 + 2 * pair_of_rows());
     } else {
-        scale = split_pair(load_4(block + 4 * pair_of_rows()), WEIGHT_TYPE);
-        zeros = load_2(block + 16 + 2 * pair_of_rows());
+        raw.scale = uvec2(load_4(block + 4 * pair_of_rows()), 0);
+        raw.zeros = load_2(block + 16 + 2 * pair_of_rows());
     }
-    unit.scale[0] = vec2(scale.x, scale.x * code_at(zeros, 0xff, 0, 0.0));
-    unit.scale[1] = vec2(scale.y, scale.y * code_at(zeros, 0xff00, 8, 0.0));
+    return raw;
+}
+Unit open_unit(Raw raw, uint u) {
+    vec2 scale =
+        WEIGHT_TYPE == FMK_VK_F32 ? uintBitsToFloat(raw.scale) : split_pair(raw.scale.x, WEIGHT_TYPE);
+    Unit unit;
+    unit.nibbles = raw.nibbles;
+    unit.scale[0] = vec2(scale.x, scale.x * code_at(raw.zeros, 0xff, 0, 0.0));
+    unit.scale[1] = vec2(scale.y, scale.y * code_at(raw.zeros, 0xff00, 8, 0.0));
     return unit;
 }
 

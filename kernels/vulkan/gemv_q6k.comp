@@ -12,11 +12,16 @@ const uint STRIDE = 1, WIDTH = 1;
 
 /* Of half h of a block, l = 16 (u % 2) .. + 15: weights 128 h + l + 0, 32, 64, 96, of which each run has a scale.
  * Quads 4 i .. 4 i + 3 are those of word i of each. */
-const uint QUADS = 16, RUNS = 4;
-const bool MINIMA = false, TAIL = false;
+const uint QUADS = 16, RUNS = 4, UNIT_K = 64;
+const bool MINIMA = false;
 
-struct Unit {
+struct Raw {
     uint low[4], low_32[4], high[4]; /* from l on; from l + 32 on; the high bits of all four runs */
+    uint d;
+    int scale[4];
+};
+struct Unit {
+    uint low[4], low_32[4], high[4];
     float scale[4];
 };
 
@@ -32,8 +37,11 @@ uint64_t row_address(uint64_t data, uint row) {
 uint run_of(uint quad) {
     return quad % 4;
 }
-uint quad_k(uint u, uint quad) {
-    return u / 2 * 128 + u % 2 * 16 + quad % 4 * 32 + quad / 4 * 4;
+uint place_of(uint quad) {
+    return quad + quad / 32;
+}
+uint staged_at(uint u, uint quad) {
+    return 33 * (u / 2) + u % 2 * 4 + quad % 4 * 8 + quad / 4;
 }
 vec2 scales_of(Unit unit, uint row, uint run) {
     return vec2(unit.scale[run], 0.0);
@@ -43,16 +51,26 @@ vec4 quad_of(Unit unit, uint row, uint quad) {
     return q6k_codes(run % 2 == 0 ? unit.low[i] : unit.low_32[i], unit.high[i], run);
 }
 
-Unit load_unit(uint64_t row, uint u) {
+Raw load_raw(uint64_t row, uint u) {
     uint64_t block = row + uint64_t(u / 4) * Q6K_BLOCK;
     uint half_at = u / 2 % 2, l = u % 2 * 16;
-    Unit unit;
-    unit.low = load_even(block + 64 * half_at + l);
-    unit.low_32 = load_even(block + 64 * half_at + l + 32);
-    unit.high = load_even(block + 128 + 32 * half_at + l);
-    float d = q6k_d(block);
+    Raw raw;
+    raw.low = load_even(block + 64 * half_at + l);
+    raw.low_32 = load_even(block + 64 * half_at + l + 32);
+    raw.high = load_even(block + 128 + 32 * half_at + l);
+    raw.d = load_2(block + 208);
     [[unroll]] for (uint run = 0; run < 4; run++)
-        unit.scale[run] = d * q6k_scale(block, 8 * half_at + u % 2 + 2 * run);
+        raw.scale[run] = int(load_1(block + 192 + 8 * half_at + u % 2 + 2 * run));
+    return raw;
+}
+Unit open_unit(Raw raw, uint u) {
+    Unit unit;
+    unit.low = raw.low;
+    unit.low_32 = raw.low_32;
+    unit.high = raw.high;
+    float d = split_halves(raw.d).x;
+    [[unroll]] for (uint run = 0; run < 4; run++)
+        unit.scale[run] = d * float(bitfieldExtract(raw.scale[run], 0, 8));
     return unit;
 }
 

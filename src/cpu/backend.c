@@ -3,6 +3,7 @@
 #include "../context.h"
 #include "../error.h"
 #include "../threads/threads.h"
+#include "../weight.h"
 #include "features.h"
 #include "linear.h"
 #include "slab.h"
@@ -116,7 +117,7 @@ const struct fmk_backend_row fmk_cpu_backend = {
     .memory = FMK_MEM_HOST,
     .alloc = host_alloc,
     .release = host_release,
-    .storage_align = 64,
+    .storage_align = FMK_STORAGE_ALIGN,
     .borrows = fmk_cpu_borrows,
     .fill = fmk_cpu_fill,
     .write = fmk_cpu_write,

@@ -302,15 +302,22 @@ static void finish(const struct multiply *m, const struct task *task, int64_t fi
                        task->rows);
 }
 
-/* Sums lie in groups of 64 rows. */
-static void finish_sheets(const struct multiply *m, struct task task, const float *out, const float *up) {
+/* Sums lie in groups of 64 rows. A few tokens at a time, so that the pages of their outputs, which may lie
+ * far apart, are found once for all groups. */
+static void finish_sheets(const struct multiply *m, const struct task *all, const float *out,
+                          const float *up) {
+    enum { TOKENS = 8 };
     const int64_t group = m->room->sum_tokens * FMK_TILE_N;
-    int32_t rows = task.rows, tokens = (int32_t)(task.end - task.first);
-    for (; rows > 0; rows -= FMK_TILE_N, out += group, up += group) {
-        task.rows = (int32_t)fmk_min(rows, FMK_TILE_N);
-        finish(m, &task, task.first, tokens, out, up);
-        task.row += FMK_TILE_N;
-        task.column += FMK_TILE_N;
+    for (int64_t first = all->first; first < all->end; first += TOKENS) {
+        int32_t tokens = (int32_t)fmk_min(TOKENS, all->end - first);
+        struct task task = *all;
+        for (int32_t row = 0; row < all->rows; row += FMK_TILE_N) {
+            int64_t at = row / FMK_TILE_N * group + (first - all->first) * FMK_TILE_N;
+            task.rows = (int32_t)fmk_min(all->rows - row, FMK_TILE_N);
+            finish(m, &task, first, tokens, out + at, up + at);
+            task.row += FMK_TILE_N;
+            task.column += FMK_TILE_N;
+        }
     }
 }
 
@@ -353,7 +360,7 @@ static void multiply_sheets(void *arg, int64_t worker) {
         run_sheets(m, &task, task.p, sheet, out);
         if (m->fused)
             run_sheets(m, &task, 1, sheet, up);
-        finish_sheets(m, task, out, up);
+        finish_sheets(m, &task, out, up);
     }
 }
 

@@ -202,9 +202,13 @@ fmk_status fmk_cuda_read(struct fmk_context *ctx, void *native, void *to, uint64
     if (!stream)
         status = fmk_staging_stream(ctx, &stream);
     if (!status) {
-        CUresult result;
+        CUresult result = CUDA_SUCCESS;
         if (width == stride || rows == 1) {
             result = driver->MemcpyDtoHAsync(to, from, width * rows, stream);
+        } else if (stride > INT32_MAX) { /* more than the driver takes for a pitch */
+            for (uint64_t row = 0; row < rows && !result; row++)
+                result =
+                    driver->MemcpyDtoHAsync((uint8_t *)to + row * width, from + row * stride, width, stream);
         } else {
             CUDA_MEMCPY2D copy = {.srcMemoryType = CU_MEMORYTYPE_DEVICE,
                                   .srcDevice = from,

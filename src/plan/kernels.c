@@ -101,8 +101,6 @@ static const char *not_gemm_dense(const struct fmk_query *query) {
         return "the weights are of another type than the activations";
     if (query->m <= FMK_GEMM_M_DENSE && query->part->n * query->part->k < FMK_GEMM_WEIGHTS)
         return "it is no faster for so few rows and weights";
-    if (query->one && query->part->n * query->part->k >= FMK_ONE_WEIGHTS)
-        return "it is no faster for one row of so many weights";
     if (query->m <= FMK_GEMM_M_DENSE && !query->bare)
         return "bias, addend or activation would need a kernel of their own";
     return not_for_gemm(query);
@@ -169,19 +167,49 @@ static const char *not_vulkan_gemm_dense(const struct fmk_query *query) {
     return why ? why : not_vulkan_gemm(query);
 }
 
-static const char *not_vulkan_coopmat(const struct fmk_query *query) {
+static const char *rounds_to_f16(const struct fmk_query *query) {
     if (query->flags & FMK_LINEAR_EXACT)
-        return "the call asks for EXACT";
-    if (query->in_type != FMK_F16)
-        return "activations may be outside of f16's range";
+        return "it rounds to f16 and the call asks for EXACT";
     if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
         return "it takes tokens of one expert";
-    return not_vulkan_gemm(query);
+    return NULL;
 }
 
-static const char *not_vulkan_coopmat_dense(const struct fmk_query *query) {
+static const char *not_vulkan_f16(const struct fmk_query *query) {
+    const char *why = rounds_to_f16(query);
+    return why ? why : not_vulkan_gemm(query);
+}
+
+static const char *not_vulkan_half(const struct fmk_query *query) {
+    if (!(query->flags & FMK_LINEAR_FAST_REDUCE))
+        return "it sums in f16 and the call does not ask for FAST_REDUCE";
+    return not_vulkan_f16(query);
+}
+
+static const char *not_vulkan_half_dense(const struct fmk_query *query) {
     const char *why = not_rows_of_8(query->part);
-    return why ? why : not_vulkan_coopmat(query);
+    return why ? why : not_vulkan_half(query);
+}
+
+static const char *not_vulkan_f16_dense(const struct fmk_query *query) {
+    const char *why = not_rows_of_8(query->part);
+    return why ? why : not_vulkan_f16(query);
+}
+
+static const char *not_vulkan_few(const struct fmk_query *query) {
+    const char *why = rounds_to_f16(query);
+    if (why)
+        return why;
+    if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
+        return "its sums are not those of one token and the call asks for BATCH_INVARIANT";
+    return query->m < FMK_VULKAN_FEW_LEAST  ? "it is slower for so few rows"
+           : query->m > FMK_VULKAN_FEW_MOST ? "it takes few rows"
+                                            : NULL;
+}
+
+static const char *not_vulkan_few_dense(const struct fmk_query *query) {
+    const char *why = not_rows_of_8(query->part);
+    return why ? why : not_vulkan_few(query);
 }
 
 static const char *not_vulkan_gemv_dense(const struct fmk_query *query) {
@@ -294,26 +322,42 @@ static const struct fmk_kernel rows[] = {
      NULL},
     {"cuda.plain", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_PLAIN, NULL},
     {"cuda.reference", FMK_BACKEND_CUDA, 0, 0, FMK_ACTS_F32, no_objection, NULL, FMK_CUDA_DOUBLE, NULL},
+    {"vulkan.dense.few", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
+     not_vulkan_few_dense, NULL, FMK_VULKAN_FEW, NULL},
     {"vulkan.dense.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
-     not_vulkan_coopmat_dense, NULL, FMK_VULKAN_COOPMAT, NULL},
+     not_vulkan_f16_dense, NULL, FMK_VULKAN_COOPMAT, NULL},
+    {"vulkan.dense.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, FMK_VK_FLOAT16, FMK_ACTS_F32,
+     not_vulkan_half_dense, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.dense.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm_dense,
      NULL, FMK_VULKAN_GEMM, NULL},
     {"vulkan.dense.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemv_dense,
      NULL, FMK_VULKAN_GEMV, NULL},
+    {"vulkan.int4.few", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, FMK_VK_COOPMAT, FMK_ACTS_F32, not_vulkan_few,
+     NULL, FMK_VULKAN_FEW, NULL},
     {"vulkan.int4.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, FMK_VK_COOPMAT, FMK_ACTS_F32,
-     not_vulkan_coopmat, NULL, FMK_VULKAN_COOPMAT, NULL},
+     not_vulkan_f16, NULL, FMK_VULKAN_COOPMAT, NULL},
+    {"vulkan.int4.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, FMK_VK_FLOAT16, FMK_ACTS_F32,
+     not_vulkan_half, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.int4.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.int4.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_INT4_X8, 0, FMK_ACTS_F32, no_objection, NULL,
      FMK_VULKAN_GEMV, NULL},
+    {"vulkan.q4_k.few", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
+     not_vulkan_few, NULL, FMK_VULKAN_FEW, NULL},
     {"vulkan.q4_k.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
-     not_vulkan_coopmat, NULL, FMK_VULKAN_COOPMAT, NULL},
+     not_vulkan_f16, NULL, FMK_VULKAN_COOPMAT, NULL},
+    {"vulkan.q4_k.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, FMK_VK_FLOAT16, FMK_ACTS_F32,
+     not_vulkan_half, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.q4_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.q4_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q4_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,
      FMK_VULKAN_GEMV, NULL},
+    {"vulkan.q6_k.few", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
+     not_vulkan_few, NULL, FMK_VULKAN_FEW, NULL},
     {"vulkan.q6_k.coopmat", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, FMK_VK_COOPMAT, FMK_ACTS_F32,
-     not_vulkan_coopmat, NULL, FMK_VULKAN_COOPMAT, NULL},
+     not_vulkan_f16, NULL, FMK_VULKAN_COOPMAT, NULL},
+    {"vulkan.q6_k.half", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, FMK_VK_FLOAT16, FMK_ACTS_F32,
+     not_vulkan_half, NULL, FMK_VULKAN_HALF, NULL},
     {"vulkan.q6_k.gemm", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, not_vulkan_gemm, NULL,
      FMK_VULKAN_GEMM, NULL},
     {"vulkan.q6_k.gemv", FMK_BACKEND_VULKAN, FMK_LAYOUT_Q6_K_ROWS, 0, FMK_ACTS_F32, no_objection, NULL,

@@ -51,7 +51,9 @@ enum fmk_cuda_path {
 enum fmk_vulkan_path {
     FMK_VULKAN_GEMV = 32, /* no number of fmk_cuda_path */
     FMK_VULKAN_GEMM,
+    FMK_VULKAN_HALF, /* the same in f16 */
     FMK_VULKAN_COOPMAT,
+    FMK_VULKAN_FEW, /* the same for few rows */
     FMK_VULKAN_PLAIN,
     FMK_VULKAN_DOUBLE /* plain, with sums as precise as doubles */
 };
@@ -84,11 +86,12 @@ const struct fmk_kernel *fmk_kernel_choose(const struct fmk_query *query);
 enum {
     /* Rows of an expert up to which a Vulkan kernel for few is the faster one. */
     FMK_VULKAN_GEMV_ROWS = 8,
+    FMK_VULKAN_FEW_LEAST = 5, /* rows of few kernels */
+    FMK_VULKAN_FEW_MOST = 16,
     /* Where the choice on CUDA changes. Of dense weights our kernels are as fast as cuBLAS up to so many
      * rows, if the weights are not too many; of packed ones faster up to so many rows. */
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_WEIGHTS = 32 << 20,
-    FMK_ONE_WEIGHTS = 256 << 20, /* from which on one row is ours again */
     FMK_GEMM_M_DECODE = 64,
     /* Of int4.t64, on compute capability 9.0: rows of an expert from which on wgmma is faster than kernels
      * for few, and those up to which it is than cuBLAS on decoded weights. */

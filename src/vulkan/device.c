@@ -101,16 +101,18 @@ static void ask_subgroups(const struct fmk_vk_functions *vk, VkPhysicalDevice ph
     out->subgroup = subgroup_of(&out->properties11, &sizes, &control);
 }
 
-/* Matrices as kernels/vulkan/coopmat.glsl has them, and room for gemm_coopmat's largest tile. */
+/* Matrices as kernels/vulkan/coopmat.glsl has them, and room for the largest tile. */
 static bool has_coopmat(const struct fmk_vk_functions *vk, VkPhysicalDevice physical,
                         const struct fmk_vk_device_info *info) {
-    enum { MOST = 64, SUBGROUP = 32, THREADS = 256, SHARED = 144 * (128 + 128) + 8 * 1024 };
+    enum { MOST = 64, SUBGROUP = 32, THREADS = 256, SHARED = 144 * (128 + 128) + 4 };
     const VkPhysicalDeviceLimits *limits = &info->properties.limits;
     if (!vk->GetPhysicalDeviceCooperativeMatrixPropertiesNV ||
         !has_extension(vk, physical, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME) ||
         !info->features12.shaderFloat16 || !info->features12.vulkanMemoryModel ||
-        info->subgroup != SUBGROUP || limits->maxComputeSharedMemorySize < SHARED ||
-        limits->maxComputeWorkGroupInvocations < THREADS || limits->maxComputeWorkGroupSize[0] < THREADS)
+        info->subgroup != SUBGROUP ||
+        !(info->properties11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_VOTE_BIT) ||
+        limits->maxComputeSharedMemorySize < SHARED || limits->maxComputeWorkGroupInvocations < THREADS ||
+        limits->maxComputeWorkGroupSize[0] < THREADS)
         return false;
     VkCooperativeMatrixPropertiesNV all[MOST];
     for (int i = 0; i < MOST; i++)
@@ -119,13 +121,15 @@ static bool has_coopmat(const struct fmk_vk_functions *vk, VkPhysicalDevice phys
     uint32_t count = MOST;
     if (vk->GetPhysicalDeviceCooperativeMatrixPropertiesNV(physical, &count, all) < 0)
         return false;
+    bool wide = false, narrow = false;
     for (uint32_t i = 0; i < count; i++)
-        if (all[i].MSize == 16 && all[i].NSize == 16 && all[i].KSize == 16 &&
-            all[i].AType == VK_COMPONENT_TYPE_FLOAT16_NV && all[i].BType == VK_COMPONENT_TYPE_FLOAT16_NV &&
-            all[i].CType == VK_COMPONENT_TYPE_FLOAT32_NV && all[i].DType == VK_COMPONENT_TYPE_FLOAT32_NV &&
-            all[i].scope == VK_SCOPE_SUBGROUP_NV)
-            return true;
-    return false;
+        if (all[i].MSize == 16 && all[i].KSize == 16 && all[i].AType == VK_COMPONENT_TYPE_FLOAT16_NV &&
+            all[i].BType == VK_COMPONENT_TYPE_FLOAT16_NV && all[i].CType == VK_COMPONENT_TYPE_FLOAT32_NV &&
+            all[i].DType == VK_COMPONENT_TYPE_FLOAT32_NV && all[i].scope == VK_SCOPE_SUBGROUP_NV) {
+            wide |= all[i].NSize == 16;
+            narrow |= all[i].NSize == 8;
+        }
+    return wide && narrow;
 }
 
 void fmk_vk_device_ask(const struct fmk_vk_functions *vk, VkPhysicalDevice physical,
@@ -161,6 +165,7 @@ void fmk_vk_device_ask(const struct fmk_vk_functions *vk, VkPhysicalDevice physi
     if (has_extension(vk, physical, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME))
         ask_subgroups(vk, physical, out);
     out->coopmat = has_coopmat(vk, physical, out);
+    out->float16 = out->features12.shaderFloat16;
 }
 
 /* What kernels/vulkan/args.h lets the kernels count on. */
@@ -306,7 +311,7 @@ static fmk_status make_device(struct fmk_context *ctx) {
         .pNext = info->subgroup ? &subgroups : NULL,
         .bufferDeviceAddress = VK_TRUE,
         .storageBuffer8BitAccess = VK_TRUE,
-        .shaderFloat16 = info->features12.shaderFloat16,
+        .shaderFloat16 = info->float16,
         .shaderInt8 = info->features12.shaderInt8,
         .vulkanMemoryModel = info->coopmat,
     };
@@ -322,7 +327,7 @@ static fmk_status make_device(struct fmk_context *ctx) {
         .features.shaderInt16 = info->features.shaderInt16,
     };
     const char *extensions[3];
-    uint32_t extras = 0, count = 0;
+    uint32_t extras = info->float16 ? FMK_VULKAN_FLOAT16 : 0, count = 0;
     if (info->import_alignment) {
         extensions[count++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
         extras |= FMK_VULKAN_EXTERNAL_MEMORY_HOST;
@@ -397,10 +402,10 @@ static fmk_status read_handles(const void *native, fmk_vulkan_device *h) {
         return fmk_fail(FMK_EINVAL, "native.%s is NULL; give both or neither",
                         h->lock_queue ? "unlock_queue" : "lock_queue");
     if (h->extras & ~(uint32_t)(FMK_VULKAN_EXTERNAL_MEMORY_HOST | FMK_VULKAN_SUBGROUP_SIZE_CONTROL |
-                                FMK_VULKAN_COOPERATIVE_MATRIX))
+                                FMK_VULKAN_COOPERATIVE_MATRIX | FMK_VULKAN_FLOAT16))
         return fmk_fail(FMK_EINVAL,
                         "native.extras 0x%x has bits that are none of EXTERNAL_MEMORY_HOST 1, "
-                        "SUBGROUP_SIZE_CONTROL 2 and COOPERATIVE_MATRIX 4",
+                        "SUBGROUP_SIZE_CONTROL 2, COOPERATIVE_MATRIX 4 and FLOAT16 8",
                         h->extras);
     return FMK_OK;
 }
@@ -439,6 +444,8 @@ static fmk_status open_given(struct fmk_context *ctx, const void *native) {
         vulkan->info.subgroup = 0;
     if (!vulkan->info.subgroup || !(h->extras & FMK_VULKAN_COOPERATIVE_MATRIX))
         vulkan->info.coopmat = false;
+    if (!(h->extras & FMK_VULKAN_FLOAT16))
+        vulkan->info.float16 = false;
     status = fmk_vk_device_serves(&vulkan->info);
     if (!status)
         status = check_family(vulkan, h->queue_family);
@@ -469,6 +476,8 @@ fmk_status fmk_vk_device_open(struct fmk_context *ctx, const fmk_context_desc *d
         ctx->features |= FMK_VK_SUBGROUPS;
     if (vulkan->info.coopmat)
         ctx->features |= FMK_VK_COOPMAT;
+    if (vulkan->info.float16)
+        ctx->features |= FMK_VK_FLOAT16;
     ctx->features &= ~fmk_vk_features_of(desc->disable);
     fmk_context_info_t *info = &ctx->info;
     info->struct_size = sizeof *info;

@@ -26,7 +26,8 @@ struct fmk_vk_device_info {
     uint64_t most_allocation;  /* bytes of one */
     uint64_t import_alignment; /* 0: host memory cannot be imported */
     uint32_t subgroup; /* the size that kernels ask for; 0: none can be asked for, or they do not shuffle */
-    bool coopmat;      /* as gemm_coopmat wants them; and subgroup is 32 */
+    bool coopmat;      /* as gemm_coopmat and gemm_few want them; and subgroup is 32 */
+    bool float16;      /* shaderFloat16 */
 };
 
 struct fmk_vulkan {

@@ -10,6 +10,7 @@ static const struct {
     {FMK_VK_IMPORT, "import"},
     {FMK_VK_SUBGROUPS, "subgroups"},
     {FMK_VK_COOPMAT, "coopmat"},
+    {FMK_VK_FLOAT16, "float16"},
 };
 enum { WORDS = sizeof words / sizeof words[0] };
 

@@ -8,9 +8,12 @@
 
 enum {
     GEMV_THREADS = 128,
-    GEMV_ROWS = 16,    /* of weights, of a workgroup, */
-    GEMV_LANES = 32,   /* and the invocations that share one */
-    GEMM_THREADS = 64, /* with the smallest tile: so many tokens, of routed calls */
+    GEMV_GROUPS = 256,        /* workgroups at least, where rows can be shared by more invocations */
+    GEMV_MOST_LANES = 32,     /* of these */
+    GEMV_STAGE = 2048,        /* k of the activations in shared memory at most, */
+    GEMV_STAGE_TOKENS = 1024, /* of several tokens, */
+    GEMV_SHARED = 49152,      /* and bytes of them */
+    GEMM_THREADS = 64,        /* with the smallest tile: so many tokens, of routed calls */
     GEMM_ROWS = 64,
     GEMM_TOKENS = 32,
     LARGE_THREADS = 256, /* with the largest, for more tokens than half of it has */
@@ -19,9 +22,13 @@ enum {
     LARGE_SHARED = 32768, /* bytes of shared memory that it takes */
     COOPMAT_ROWS = 128,   /* of a tile of matrices */
     COOPMAT_LANES = 32,   /* and of a subgroup */
+    HALF_SHARED = 32772,  /* bytes of shared memory that the largest tile takes in f16 */
+    FEW_THREADS = 64,
+    FEW_ROWS = 16,
     PLAIN_THREADS = 64,
     PLAIN_TOKENS = 8,
     ROWS_THREADS = 128, /* gather, glu, reduce */
+    HALVE_THREADS = 512,
     ROUTE_THREADS = 128,
     MOST_GROUPS = 65535
 };
@@ -93,6 +100,11 @@ static fmk_status route(const struct slab *slab) {
 
 /* ---- gather ---- */
 
+/* Whether the device's own conversion of f16 is known to keep subnormals. */
+static bool native_half(const struct fmk_context *ctx) {
+    return fmk_vulkan_of(ctx)->info.properties12.driverID == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
+}
+
 /* Rows of `in` that there are, as far as the caller told. */
 static uint32_t rows_of_in(const struct slab *slab) {
     const fmk_linear_args *a = slab->args;
@@ -110,7 +122,7 @@ static uint64_t in_of(const struct slab *slab) {
 
 /* Row 0 of a gathered form: rows are numbered as the call does, in lists as these do. */
 static uint64_t form_row_zero(const struct slab *slab, const struct fmk_vk_form *form) {
-    int64_t row = form->width * fmk_dtype_size(slab->args->in_type);
+    int64_t row = fmk_vk_form_row(slab->plan, form);
     return slab->workspace + form->at - (uint64_t)(slab->plan->routed ? 0 : slab->begin * row);
 }
 
@@ -140,6 +152,37 @@ static fmk_status gather(const struct slab *slab, const struct fmk_vk_form *form
     }
     return fmk_vk_dispatch(slab->order, &kernel, groups_of(form->width / 2, ROWS_THREADS),
                            routed ? args.num_tiles : groups_of(slab->end - slab->begin, 1), &args,
+                           sizeof args);
+}
+
+static fmk_status halve(const struct slab *slab, const struct fmk_vk_form *form) {
+    const struct fmk_vk_plan *plan = slab->plan;
+    const fmk_linear_args *a = slab->args;
+    const struct fmk_context *ctx = slab->order->queue->ctx;
+    const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(ctx)->info.properties.limits;
+    bool large = limits->maxComputeWorkGroupInvocations >= HALVE_THREADS &&
+                 limits->maxComputeWorkGroupSize[0] >= HALVE_THREADS;
+    struct fmk_vk_kernel kernel = kernel_of(FMK_VK_HALVE, large ? HALVE_THREADS : ROWS_THREADS);
+    kernel.constants[FMK_VK_SPEC_NATIVE_HALF] = native_half(ctx);
+    struct fmk_vk_gather_args args = {
+        .from = in_of(slab),
+        .to = form_row_zero(slab, form),
+        .in_rows = address_of(a->in_rows),
+        .lists = address_of(a->m_dev),
+        .in_limit = rows_of_in(slab),
+        .k = (uint32_t)plan->w->k,
+        .width = (uint32_t)form->width,
+        .in_stride = (uint32_t)a->in_stride,
+        .out_stride = (uint32_t)(fmk_vk_form_row(plan, form) / 2),
+        .first = (uint32_t)slab->begin,
+        .m = (uint32_t)slab->end,
+        .types = FMK_VK_TYPES(0u, 0u, 0u, (uint32_t)a->in_type, 0u),
+    };
+    if (form->index) {
+        args.k_index = address(form->index->k_index + slab->expert * form->index->k_packed);
+        args.num_tiles = (uint32_t)form->index->k_packed;
+    }
+    return fmk_vk_dispatch(slab->order, &kernel, 1, groups_of(slab->end - slab->begin, 1), &args,
                            sizeof args);
 }
 
@@ -203,6 +246,37 @@ static bool in_vectors(const struct fmk_packed *part) {
     return (address(part->data) | part->stride | part->expert_stride) % multiple[part->layout->family] == 0;
 }
 
+/* Who works on a gemv, and how much of the activations it has in shared memory. Sums depend on how many share
+ * a row, which with BATCH_INVARIANT does not depend on the tokens. */
+static void set_gemv(const struct slab *slab, const struct fmk_packed *part, int64_t rows,
+                     uint32_t *constants) {
+    static const struct {
+        uint32_t own, lanes; /* rows of an invocation, invocations of a row */
+    } by_family[] = {[FMK_FAMILY_DENSE] = {4, 32},
+                     [FMK_FAMILY_INT4] = {2, 8},
+                     [FMK_FAMILY_Q4_K] = {4, 8},
+                     [FMK_FAMILY_Q6_K] = {2, 16}};
+    const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
+    bool invariant = slab->plan->call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
+    uint32_t tokens = run_of_tokens(slab, rows), stage = tokens > 1 ? GEMV_STAGE_TOKENS : GEMV_STAGE;
+    uint32_t own = by_family[part->layout->family].own, lanes = by_family[part->layout->family].lanes;
+    if (part->n * lanes < (int64_t)GEMV_GROUPS * own * GEMV_THREADS)
+        own = 2;
+    while (lanes < GEMV_MOST_LANES && part->n * lanes < (int64_t)GEMV_GROUPS * own * GEMV_THREADS)
+        lanes *= 2;
+    uint32_t room = limits->maxComputeSharedMemorySize;
+    room = (room < GEMV_SHARED ? room : GEMV_SHARED) - 4 * GEMV_THREADS;
+    while (stage > 256 && (stage / 2 >= part->k_packed || tokens * (stage / 4) * 17 > room))
+        stage /= 2;
+    if (!invariant && lanes > stage / 64) /* else some would have nothing to do */
+        lanes = stage / 64;
+    constants[FMK_VK_SPEC_ROWS] = own * GEMV_THREADS / lanes;
+    constants[FMK_VK_SPEC_TOKENS] = tokens;
+    constants[FMK_VK_SPEC_LANES] = lanes;
+    constants[FMK_VK_SPEC_STAGE] = stage;
+    constants[FMK_VK_SPEC_SCALED] = tokens > 2 || invariant;
+}
+
 /* The tile of a gemm and who works on it. Sums do not depend on it. */
 static void set_tile(const struct slab *slab, int64_t rows, uint32_t *constants) {
     const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
@@ -215,6 +289,17 @@ static void set_tile(const struct slab *slab, int64_t rows, uint32_t *constants)
     constants[FMK_VK_SPEC_TOKENS] = large ? LARGE_TOKENS : GEMM_TOKENS;
 }
 
+/* The same of products in f16. */
+static void set_half_tile(const struct slab *slab, int64_t rows, uint32_t *constants) {
+    const VkPhysicalDeviceLimits *limits = &fmk_vulkan_of(slab->order->queue->ctx)->info.properties.limits;
+    set_tile(slab, rows, constants);
+    if (limits->maxComputeSharedMemorySize < HALF_SHARED) {
+        constants[FMK_VK_SPEC_THREADS] = GEMM_THREADS;
+        constants[FMK_VK_SPEC_ROWS] = GEMM_ROWS;
+        constants[FMK_VK_SPEC_TOKENS] = GEMM_TOKENS;
+    }
+}
+
 /* A tile of cooperative matrices, which a device with them has room for. Nor do sums depend on this. */
 static void set_coopmat_tile(int64_t rows, uint32_t *constants) {
     uint32_t tokens = rows > 64 ? 128 : rows > 32 ? 64 : 32;
@@ -224,43 +309,59 @@ static void set_coopmat_tile(int64_t rows, uint32_t *constants) {
     constants[FMK_VK_SPEC_LANES] = COOPMAT_LANES;
 }
 
+static void set_few_tile(int64_t rows, uint32_t *constants) {
+    constants[FMK_VK_SPEC_THREADS] = FEW_THREADS;
+    constants[FMK_VK_SPEC_ROWS] = FEW_ROWS;
+    constants[FMK_VK_SPEC_TOKENS] = rows > 8 ? 16 : 8;
+}
+
+static uint32_t module_of(int32_t path, bool subgroups) {
+    switch (path) {
+    case FMK_VULKAN_GEMV:
+        return subgroups ? FMK_VK_GEMV_SUBGROUPS : FMK_VK_GEMV;
+    case FMK_VULKAN_HALF:
+        return FMK_VK_GEMM_HALF;
+    case FMK_VULKAN_COOPMAT:
+        return FMK_VK_GEMM_COOPMAT;
+    case FMK_VULKAN_FEW:
+        return FMK_VK_GEMM_FEW;
+    default:
+        return FMK_VK_GEMM;
+    }
+}
+
 static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct fmk_vk_product *product,
                                           int64_t rows) {
     const struct fmk_vk_plan *plan = slab->plan;
     const struct fmk_packed *part = &plan->w->parts[product->part];
-    bool gemv = product->path == FMK_VULKAN_GEMV, dense = part->layout->family == FMK_FAMILY_DENSE;
-    bool int4 = part->layout->family == FMK_FAMILY_INT4;
     const struct fmk_context *ctx = slab->order->queue->ctx;
+    bool dense = part->layout->family == FMK_FAMILY_DENSE, int4 = part->layout->family == FMK_FAMILY_INT4;
     bool subgroups = ctx->features & FMK_VK_SUBGROUPS;
-    bool coopmat = product->path == FMK_VULKAN_COOPMAT;
-    uint32_t module = coopmat     ? FMK_VK_GEMM_COOPMAT
-                      : !gemv     ? FMK_VK_GEMM
-                      : subgroups ? FMK_VK_GEMV_SUBGROUPS
-                                  : FMK_VK_GEMV;
-    struct fmk_vk_kernel kernel = kernel_of(module + part->layout->family, GEMV_THREADS);
+    struct fmk_vk_kernel kernel =
+        kernel_of(module_of(product->path, subgroups) + part->layout->family, GEMV_THREADS);
     uint32_t *constants = kernel.constants;
-    constants[FMK_VK_SPEC_IN_TYPE] = (uint32_t)plan->call->args.in_type;
+    constants[FMK_VK_SPEC_IN_TYPE] =
+        plan->forms[product->form].halves ? FMK_VK_SCALED_F16 : (uint32_t)plan->call->args.in_type;
     constants[FMK_VK_SPEC_WEIGHT_TYPE] = dense || int4 ? (uint32_t)part->dtype : 0;
     constants[FMK_VK_SPEC_GLU] = product->glu;
     constants[FMK_VK_SPEC_CHUNKS] = int4 ? (uint32_t)part->chunks : 0;
     constants[FMK_VK_SPEC_ROUTED] = plan->routed;
     constants[FMK_VK_SPEC_VECTORS] =
         in_vectors(part) && (!product->glu || in_vectors(&plan->w->parts[product->part + 1]));
-    constants[FMK_VK_SPEC_NATIVE_HALF] =
-        fmk_vulkan_of(ctx)->info.properties12.driverID == VK_DRIVER_ID_NVIDIA_PROPRIETARY;
-    if (coopmat || (gemv && subgroups))
+    constants[FMK_VK_SPEC_NATIVE_HALF] = native_half(ctx);
+    if (product->path == FMK_VULKAN_COOPMAT || product->path == FMK_VULKAN_FEW ||
+        (product->path == FMK_VULKAN_GEMV && subgroups))
         constants[FMK_VK_SPEC_SUBGROUP] = fmk_vulkan_of(ctx)->info.subgroup;
-    if (coopmat) {
+    if (product->path == FMK_VULKAN_COOPMAT)
         set_coopmat_tile(rows, constants);
-    } else if (!gemv) {
+    else if (product->path == FMK_VULKAN_FEW)
+        set_few_tile(rows, constants);
+    else if (product->path == FMK_VULKAN_HALF)
+        set_half_tile(slab, rows, constants);
+    else if (product->path == FMK_VULKAN_GEMM)
         set_tile(slab, rows, constants);
-    } else {
-        constants[FMK_VK_SPEC_ROWS] = GEMV_ROWS;
-        constants[FMK_VK_SPEC_TOKENS] = run_of_tokens(slab, rows);
-        constants[FMK_VK_SPEC_LANES] = GEMV_LANES;
-        constants[FMK_VK_SPEC_SCALED] =
-            constants[FMK_VK_SPEC_TOKENS] > 2 || plan->call->args.flags & FMK_LINEAR_BATCH_INVARIANT;
-    }
+    else
+        set_gemv(slab, part, rows, constants);
     return kernel;
 }
 
@@ -279,6 +380,9 @@ static fmk_status multiply_fast(const struct slab *slab, const struct fmk_vk_pro
     const struct fmk_packed *part = &plan->w->parts[product->part];
     const struct fmk_vk_form *form = &plan->forms[product->form];
     int64_t column = column_of(plan->w, product->part), rows = slab->end - slab->begin;
+    int64_t in_stride = form->direct   ? a->in_stride
+                        : form->halves ? fmk_vk_form_row(plan, form) / 2
+                                       : form->width;
     bool addend = a->addend.handle && !plan->call->reduce;
     struct fmk_vk_linear_args args = {
         .data = of_expert(slab, part),
@@ -289,10 +393,10 @@ static fmk_status multiply_fast(const struct slab *slab, const struct fmk_vk_pro
         .lists = plan->routed ? slab->workspace + plan->at_lists : address_of(a->m_dev),
         .weights = target->weights,
         .n = (uint32_t)part->n,
-        .k = (uint32_t)(form->direct ? part->k : form->width),
+        .k = (uint32_t)(form->direct ? part->k : fmk_round_up(part->k_packed, 8)),
         .stride = (uint32_t)part->stride,
         .expert_stride = (uint32_t)(part->expert_stride / 2),
-        .in_stride = (uint32_t)(form->direct ? a->in_stride : form->width),
+        .in_stride = (uint32_t)in_stride,
         .out_stride = (uint32_t)target->stride,
         .addend_stride = (uint32_t)a->addend_stride,
         .first = plan->routed ? !form->direct : (uint32_t)slab->begin,
@@ -420,7 +524,7 @@ static fmk_status run_slab(const struct slab *slab) {
         fmk_vk_barrier(slab->order);
     for (int32_t f = 0; !status && f < plan->num_forms; f++)
         if (!plan->forms[f].direct)
-            status = gather(slab, &plan->forms[f]);
+            status = plan->forms[f].halves ? halve(slab, &plan->forms[f]) : gather(slab, &plan->forms[f]);
     fmk_vk_barrier(slab->order);
     struct target target = plan->split_glu ? sums_target(slab) : final_target(slab);
     for (int32_t i = 0; !status && i < plan->num_products; i++) {

@@ -39,6 +39,8 @@ static fmk_status make_buffer(const struct fmk_context *ctx, const void *next, u
         ctx, vulkan->vk.CreateBuffer(vulkan->device, &create, NULL, &out->buffer), "making a VkBuffer");
     if (!status)
         vulkan->vk.GetBufferMemoryRequirements(vulkan->device, out->buffer, needs);
+    else
+        out->buffer = VK_NULL_HANDLE;
     return status;
 }
 
@@ -53,8 +55,11 @@ static VkResult bind(const struct fmk_vulkan *vulkan, const void *next, uint64_t
                                      .allocationSize = size,
                                      .memoryTypeIndex = type};
     VkResult result = vulkan->vk.AllocateMemory(vulkan->device, &allocate, NULL, &out->memory);
-    if (!result)
-        result = vulkan->vk.BindBufferMemory(vulkan->device, out->buffer, out->memory, 0);
+    if (result) {
+        out->memory = VK_NULL_HANDLE; /* whatever a driver leaves there */
+        return result;
+    }
+    result = vulkan->vk.BindBufferMemory(vulkan->device, out->buffer, out->memory, 0);
     if (result)
         return result;
     VkBufferDeviceAddressInfo asked = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,

@@ -8,7 +8,10 @@ enum {
     ALIGN = 256,
     GRID_Y = 65535, /* workgroups along y, on any device */
     LEAST_TILE = 8,
-    GEMM_TILE = 32 /* entries of a tile where experts have many rows */
+    GEMM_TILE = 32,       /* entries of a tile where experts have many rows */
+    HALVES_COLUMNS = 128, /* halves: rows have multiples of it, */
+    HALVES_BEHIND = 8,    /* and room for a float behind them, in columns; */
+    HALVES_ROWS = 16      /* kernels of few tokens read so many rows, whatever is in them */
 };
 
 static int32_t experts_of(const struct fmk_projection *w) {
@@ -29,6 +32,12 @@ static struct fmk_vk_form form_for(const struct fmk_call *call, const struct fmk
                                    bool addresses) {
     const fmk_linear_args *a = &call->args;
     bool plain = path == FMK_VULKAN_PLAIN || path == FMK_VULKAN_DOUBLE;
+    bool halves = path == FMK_VULKAN_HALF || path == FMK_VULKAN_FEW ||
+                  (path == FMK_VULKAN_COOPMAT && a->in_type != FMK_F16);
+    if (halves)
+        return (struct fmk_vk_form){.halves = true,
+                                    .width = fmk_round_up(part->k_packed, HALVES_COLUMNS),
+                                    .index = part->k_index ? part : NULL};
     struct fmk_vk_form form = {.index = part->k_index && !plain ? part : NULL};
     form.direct = !form.index && !a->in_rows.handle && a->in_stride <= UINT32_MAX;
     if (!plain) /* which take all of the packed columns, in eights */
@@ -42,7 +51,8 @@ static int32_t add_form(struct fmk_vk_plan *plan, struct fmk_vk_form form) {
     int32_t f = 0;
     for (; f < plan->num_forms; f++) {
         const struct fmk_vk_form *have = &plan->forms[f];
-        if (have->direct == form.direct && have->width == form.width && have->index == form.index)
+        if (have->direct == form.direct && have->halves == form.halves && have->width == form.width &&
+            have->index == form.index)
             return f;
     }
     plan->forms[plan->num_forms++] = form;
@@ -61,6 +71,11 @@ static int64_t rows_of(const struct fmk_vk_plan *plan, int64_t units) {
     return units * plan->call->rows_per_token;
 }
 
+int64_t fmk_vk_form_row(const struct fmk_vk_plan *plan, const struct fmk_vk_form *form) {
+    return form->halves ? 2 * (form->width + HALVES_BEHIND)
+                        : form->width * fmk_dtype_size(plan->call->args.in_type);
+}
+
 /* Sets the offsets and answers the bytes. */
 static uint64_t lay_out(struct fmk_vk_plan *plan) {
     const struct fmk_call *call = plan->call;
@@ -68,7 +83,9 @@ static uint64_t lay_out(struct fmk_vk_plan *plan) {
     uint64_t at = 0;
     for (int32_t f = 0; f < plan->num_forms; f++)
         if (!plan->forms[f].direct)
-            plan->forms[f].at = take(&at, rows * plan->forms[f].width * fmk_dtype_size(call->args.in_type));
+            plan->forms[f].at =
+                take(&at, fmk_vk_form_row(plan, &plan->forms[f]) *
+                              (plan->forms[f].halves ? fmk_round_up(rows, HALVES_ROWS) : rows));
     if (plan->split_glu)
         plan->at_sums = take(&at, rows * plan->w->n * 4);
     if (plan->routed) {
@@ -145,13 +162,22 @@ void fmk_vk_plan_make(struct fmk_vk_plan *plan, const struct fmk_context *ctx, c
 
 /* Which kernels serve it, and with them what is gathered and fused, depends on m; the sizes here are of
  * whatever takes most. */
-static uint64_t bytes_for(const struct fmk_context *ctx, const struct fmk_projection *w,
-                          const struct fmk_call *call, int64_t units) {
+static uint64_t bytes_of(const struct fmk_context *ctx, const struct fmk_projection *w,
+                         const struct fmk_call *call, int64_t units) {
     struct fmk_vk_plan plan;
     fmk_vk_plan_make(&plan, ctx, w, call, UINT64_MAX, false);
     plan.split_glu = call->args.act != FMK_ACT_NONE;
     plan.units = fmk_min(units, plan.units);
     return lay_out(&plan);
+}
+
+static uint64_t bytes_for(const struct fmk_context *ctx, const struct fmk_projection *w,
+                          const struct fmk_call *call, int64_t units) {
+    struct fmk_call few = *call;
+    few.args.m = fmk_min(call->args.m, FMK_VULKAN_FEW_MOST);
+    few.rows = call->rows / call->args.m * few.args.m;
+    uint64_t all = bytes_of(ctx, w, call, units), least = bytes_of(ctx, w, &few, units);
+    return all > least ? all : least;
 }
 
 void fmk_vk_workspace(struct fmk_context *ctx, const struct fmk_projection *w, const struct fmk_call *call,

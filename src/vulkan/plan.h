@@ -7,9 +7,10 @@
 /* Activations as a product wants them. */
 struct fmk_vk_form {
     bool direct;   /* the caller's own rows will do; else they are gathered to the workspace */
+    bool halves;   /* gathered as kernels/vulkan/halve.comp does it */
     int64_t width; /* columns */
     const struct fmk_packed *index; /* whose k_index the columns follow; NULL: in their own order */
-    uint64_t at;                    /* gathered: offset in the workspace, [rows][width] */
+    uint64_t at;                    /* gathered: offset in the workspace of the first row */
 };
 
 /* A part, or gate and up together. */
@@ -37,6 +38,8 @@ struct fmk_vk_plan {
     uint64_t at_sums, at_lists, at_counts, at_pairs, at_present;
 };
 
+/* Bytes of a gathered row. */
+int64_t fmk_vk_form_row(const struct fmk_vk_plan *plan, const struct fmk_vk_form *form);
 /* `addresses`: those of args' buffers are known. */
 void fmk_vk_plan_make(struct fmk_vk_plan *plan, const struct fmk_context *ctx, const struct fmk_projection *w,
                       const struct fmk_call *call, uint64_t workspace, bool addresses);

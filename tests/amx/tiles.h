@@ -82,8 +82,7 @@ static inline float tile_bf16(const uint8_t *at) {
     return tile_flush(value);
 }
 
-static inline void tile_multiply_bf16(int sums) {
-    int acts = 4 + sums / 2, weights = 6 + sums % 2;
+static inline void tile_dot_bf16(int sums, int acts, int weights) {
     const struct tile_config *c = &emulated_tiles.config;
     tile_use(sums), tile_use(acts), tile_use(weights);
     if (c->rows[sums] != c->rows[acts] || c->row_bytes[sums] != c->row_bytes[weights] ||
@@ -99,6 +98,15 @@ static inline void tile_multiply_bf16(int sums) {
                                           tile_bf16(emulated_tiles.bytes[weights][p] + 4 * n + 2 * i), sum));
             memcpy(emulated_tiles.bytes[sums][m] + 4 * n, &sum, sizeof sum);
         }
+}
+
+static inline void tile_multiply_bf16(int sums) {
+    tile_dot_bf16(sums, 4 + sums / 2, 6 + sums % 2);
+}
+
+static inline void tile_multiply_row_bf16(int sums) {
+    static const int weights[4] = {6, 7, 5, 6};
+    tile_dot_bf16(sums, 4, weights[sums]);
 }
 
 #endif

@@ -346,6 +346,49 @@ static void test_staging(void **state) {
     }
 }
 
+/* Experts' biases may be as far apart as memory goes: more than what the driver takes for a pitch. */
+static void test_far_apart(void **state) {
+    (void)state;
+    const uint64_t stride = (UINT64_C(1) << 31) + 256, size = stride + N * sizeof(float);
+    struct ref_rng rng = ref_rng_start("errors/far");
+    struct bench b = open_bench(1);
+    struct ref_spec spec = {
+        .format = FMK_FORMAT_DENSE, .n = N, .k = K, .experts = 2, .dtype = FMK_F16, .bias = FMK_F32};
+    struct ref_weight part;
+    ref_make(&part, &spec, &rng);
+    uint64_t far = gpu_alloc(size);
+    for (int e = 0; e < 2; e++)
+        gpu_write(far + (uint64_t)e * stride,
+                  (char *)(uintptr_t)part.part.bias.data.handle + (uint64_t)e * part.part.bias.expert_stride,
+                  N * sizeof(float));
+    const fmk_tensor here = part.part.bias;
+    part.part.bias.data = (fmk_buffer){.handle = far, .size = size};
+    part.part.bias.memory = FMK_MEM_DEVICE;
+    part.part.bias.expert_stride = stride;
+    fmk_weight *weight = make_weight(&b, &part, 1, 0);
+    part.part.bias = here;
+    struct matrix in = random_matrix(FMK_F32, M, K, K, &rng), out = matrix(FMK_F32, M, N, N);
+    fmk_routing one = {.struct_size = sizeof one, .kind = FMK_ROUTE_NONE, .expert = 1};
+    fmk_linear_args args = {.struct_size = sizeof args,
+                            .m = M,
+                            .in_type = FMK_F32,
+                            .out_type = FMK_F32,
+                            .in = buffer_of(&in),
+                            .out = buffer_of(&out),
+                            .routing = &one};
+    OK(call(&b, weight, &args, true));
+    double want[M * N];
+    for (int m = 0; m < M; m++)
+        expect_row(&part, 1, 1, &in, m, want + m * N);
+    assert_close(&out, want, bound_of(0, FMK_F32, FMK_F32, M, K), "far apart");
+    free_matrix(&in);
+    free_matrix(&out);
+    fmk_weight_destroy(weight, b.queue);
+    gpu_free(far);
+    ref_free(&part);
+    close_bench(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_memory_of_the_host),
@@ -356,6 +399,7 @@ int main(void) {
         cmocka_unit_test(test_capturing),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_staging),
+        cmocka_unit_test(test_far_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -329,7 +329,7 @@ CUresult cuMemcpy2DAsync(const CUDA_MEMCPY2D *c, CUstream stream) {
     if (!width || !height)
         return CUDA_SUCCESS;
     size_t from_pitch = c->srcPitch ? c->srcPitch : width, to_pitch = c->dstPitch ? c->dstPitch : width;
-    if (from_pitch < width || to_pitch < width)
+    if (from_pitch < width || to_pitch < width || from_pitch > INT32_MAX || to_pitch > INT32_MAX)
         return CUDA_ERROR_INVALID_VALUE;
     const char *from =
         side(c->srcMemoryType, c->srcHost, c->srcDevice, c->srcXInBytes, c->srcY, from_pitch, width, height);

@@ -1,5 +1,5 @@
-/* Weights of every layout as pairs of bf16 (bf16_sheet.h), with AVX-512 BF16: 256 k of 16 rows at a time,
- * with zeros from the last k on to a multiple of 32. */
+/* Weights of every layout as pairs of bf16 (bf16_sheet.h), with AVX-512 BF16, a *unit* at a time: 16 rows by
+ * 64 k of panels, by 256 k of others; with zeros from the last k on to a multiple of 32. */
 #ifndef FMK_CPU_AMX_BF16_DECODE_H
 #define FMK_CPU_AMX_BF16_DECODE_H
 
@@ -9,7 +9,7 @@
 #include "../gemm/f32_decode.h"
 #include "bf16_sheet.h"
 
-typedef uint16_t bf16_pair[FMK_STRIP][2];
+enum { UNIT_K = 64 }; /* of panels */
 
 /* Both rounded to nearest even; the conversion puts the 16 of `low` below those of `high`, the permutation
  * side by side. */
@@ -28,6 +28,17 @@ FMK_INLINE void store_pairs(bf16_pair *out, floats low, floats high) {
  * bf16 does. */
 
 enum { AT_16 = 0x43000000, AT_12 = 0x45000000 };
+
+/* Both without their lower 16 bits: two instructions, where rounding takes four. Cutting takes half a step of
+ * bf16 on average, 2^-8 of a weight at the lower end of a binade and 2^-9 at the upper one; so scales are
+ * larger by something between. What bf16 can hold stays what it is, a step being more than that, and the
+ * error is 5% larger than with rounding to nearest. */
+static const float OVER = 1 + 0x1p-8f / 1.5f;
+
+FMK_INLINE void store_cut_pairs(bf16_pair *out, floats low, floats high) {
+    store_ints(out, _mm512_ternarylogic_epi32(shift_right(as_ints(low), 16), as_ints(high),
+                                              all_32(INT32_C(-65536)), 0xf8)); /* low | high & mask */
+}
 
 FMK_INLINE floats code_float(ints x, int32_t mask, int32_t exponent) {
     return as_floats(
@@ -48,10 +59,10 @@ FMK_INLINE void nibble_quads(ints both, floats scale, floats from_16, floats fro
     floats h1 = multiply_less(code_float(both, at_12, AT_12), scale, from_12);
     floats h2 = multiply_less(code_float(down_8, at_12, AT_12), scale, from_12);
     floats h3 = multiply_less(code_float(down_16, at_12, AT_12), scale, from_12);
-    store_pairs(low, l0, l1);
-    store_pairs(low + 1, l2, l3);
-    store_pairs(high, h0, h1);
-    store_pairs(high + 1, h2, h3);
+    store_cut_pairs(low, l0, l1);
+    store_cut_pairs(low + 1, l2, l3);
+    store_cut_pairs(high, h0, h1);
+    store_cut_pairs(high + 1, h2, h3);
 }
 
 /* 32 k that share scale and min. */
@@ -65,24 +76,27 @@ FMK_INLINE void nibble_chunk(const uint8_t *nibbles, floats scale, floats min, b
 
 FMK_INLINE void q4k_x16_to_bf16(const uint8_t *panel, int64_t k, bf16_pair *out) {
     const uint8_t *block = panel + k / FMK_K_BLOCK * FMK_Q4K_X16_BLOCK;
-    floats d = widen_f16(block), dmin = widen_f16(block + FMK_Q4K_X16_MINIMA);
-    for (int c = 0; c < 8; c++) {
+    const int first = (int)(k % FMK_K_BLOCK) / 32;
+    floats d = multiply(widen_f16(block), all_floats(OVER));
+    floats dmin = multiply(widen_f16(block + FMK_Q4K_X16_MINIMA), all_floats(OVER));
+    for (int i = 0; i < UNIT_K / 32; i++) {
+        int c = first + i;
         floats scale = multiply(d, to_floats(widen_u8(block + FMK_Q4K_X16_SCALES + 16 * c)));
         floats min = multiply(dmin, to_floats(widen_u8(block + FMK_Q4K_X16_MINS + 16 * c)));
-        nibble_chunk(block + FMK_Q4K_X16_NIBBLES + c * FMK_X16_CHUNK, scale, min, out + 16 * c);
+        nibble_chunk(block + FMK_Q4K_X16_NIBBLES + c * FMK_X16_CHUNK, scale, min, out + 16 * i);
     }
 }
 
 FMK_INLINE void int4_x16_to_bf16(const struct fmk_packed *part, const uint8_t *panel, int64_t k,
                                  int32_t count, bf16_pair *out) {
     const int64_t size = part->dtype == FMK_F32 ? 4 : 2, header = fmk_int4_x16_header(size);
-    for (int c = 0; c < count / 32; c++) {
-        int64_t chunk = k / 32 + c;
-        const uint8_t *block = panel + chunk / part->chunks * (header + part->chunks * FMK_X16_CHUNK);
-        floats scale = int4_scales(block, part->dtype);
+    for (int i = 0; i < count / 32; i++) {
+        uint32_t chunk = (uint32_t)(k / 32) + (uint32_t)i, chunks = (uint32_t)part->chunks;
+        const uint8_t *block = panel + chunk / chunks * (header + part->chunks * FMK_X16_CHUNK);
+        floats scale = multiply(int4_scales(block, part->dtype), all_floats(OVER));
         floats zero = to_floats(widen_u8(block + 16 * size));
-        nibble_chunk(block + header + chunk % part->chunks * FMK_X16_CHUNK, scale, multiply(scale, zero),
-                     out + 16 * c);
+        nibble_chunk(block + header + chunk % chunks * FMK_X16_CHUNK, scale, multiply(scale, zero),
+                     out + 16 * i);
     }
 }
 
@@ -93,15 +107,17 @@ FMK_INLINE void code_quad(ints codes, floats scale, floats from, bf16_pair *out)
     floats k1 = multiply_less(code_float(shift_left(codes, 8), at, AT_16), scale, from);
     floats k2 = multiply_less(code_float(codes, at, AT_16), scale, from);
     floats k3 = multiply_less(code_float(shift_right(codes, 8), at, AT_16), scale, from);
-    store_pairs(out, k0, k1);
-    store_pairs(out + 1, k2, k3);
+    store_cut_pairs(out, k0, k1);
+    store_cut_pairs(out + 1, k2, k3);
 }
 
 FMK_INLINE void q6k_x16_to_bf16(const uint8_t *panel, int64_t k, bf16_pair *out) {
-    const ints low4 = all_32(0x0f0f0f0f), high2 = all_32(0x30303030);
     const uint8_t *block = panel + k / FMK_K_BLOCK * FMK_Q6K_X16_BLOCK;
-    floats d = widen_f16(block);
-    for (int c = 0; c < 8; c++) {
+    const int first = (int)(k % FMK_K_BLOCK) / 32;
+    const ints low4 = all_32(0x0f0f0f0f), high2 = all_32(0x30303030);
+    floats d = multiply(widen_f16(block), all_floats(OVER));
+    for (int i = 0; i < UNIT_K / 32; i++) {
+        int c = first + i;
         const uint8_t *low = block + fmk_q6k_panel_low(16, c), *high = block + fmk_q6k_panel_high(16, c);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
@@ -112,7 +128,7 @@ FMK_INLINE void q6k_x16_to_bf16(const uint8_t *panel, int64_t k, bf16_pair *out)
             for (int j = 0; j < 4; j++) {
                 ints bits = j < 2 ? shift_left(top, 4 - 2 * j) : shift_right(top, 2 * j - 4);
                 ints codes = or (and(shift_right(load_ints(low + 64 * j), 4 * h), low4), and(bits, high2));
-                code_quad(codes, scale, from, out + 16 * c + 8 * h + 2 * j);
+                code_quad(codes, scale, from, out + 16 * i + 8 * h + 2 * j);
             }
         }
     }
@@ -158,10 +174,20 @@ FMK_INLINE void dense_to_bf16(const struct fmk_gemm_job *job, int64_t first, int
     }
 }
 
-/* ---- 256 k of any of them ---- */
+/* ---- a unit of any of them ---- */
 
-FMK_INLINE void bf16_decode_block(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
-                                  bf16_pair *out, i16_decode *decode) {
+FMK_INLINE bool is_x16(const struct fmk_packed *part) {
+    int32_t id = part->layout->id;
+    return id == FMK_LAYOUT_Q4_K_X16 || id == FMK_LAYOUT_Q6_K_X16 || id == FMK_LAYOUT_INT4_X16;
+}
+
+FMK_INLINE int32_t bf16_unit_k(const struct fmk_packed *part) {
+    return is_x16(part) ? UNIT_K : FMK_K_BLOCK;
+}
+
+/* `count` k, of at most a unit, of 16 rows from k on, which is a multiple of a unit. */
+FMK_INLINE void bf16_decode_unit(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
+                                 bf16_pair *out, i16_decode *decode) {
     const struct fmk_packed *part = job->part;
     struct i16_strip integers;
     switch (part->layout->id) {

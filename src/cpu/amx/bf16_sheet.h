@@ -1,12 +1,10 @@
-/* A sheet of bf16: what stands between decoding and multiplying by tiles (../gemm/gemm.h). */
+/* A sheet of bf16: what stands between decoding and multiplying by tiles (../gemm/gemm.h). A strip is pairs
+ * of k, 2p and 2p+1, of 16 rows: 64 bytes. 16 of them, 32 k, are a tile. */
 #ifndef FMK_CPU_AMX_BF16_SHEET_H
 #define FMK_CPU_AMX_BF16_SHEET_H
 
 #include "../gemm/gemm.h"
 
-/* 256 k of 16 rows: pair p of a row is k 2p and 2p+1. 32 k are a tile. */
-struct bf16_strip {
-    _Alignas(64) uint16_t pair[FMK_K_BLOCK / 2][FMK_STRIP][2];
-};
+typedef uint16_t bf16_pair[FMK_STRIP][2];
 
 #endif

@@ -1,9 +1,15 @@
 /* Sheets of bf16 times bf16 activations, by AMX tiles: 32 tokens by 32 rows of sums in four tiles, so that
- * two loads of activations and two of weights feed four products.
+ * two loads of activations and two of weights feed four products; of up to 16 tokens, 64 rows.
  *
- * Tiles take 64 bytes for a product's 16 cycles from each of two sides, which L2 alone does not give. So over
- * 256 k the 16 KB of 32 tokens stay in L1 while strip after strip passes from L2, where the sheet and the
- * sums lie. The more rows a sheet has, the less often activations come from farther away.
+ * Three things go on in one thread: tiles multiply a sheet, vectors decode the next one, and memory is asked
+ * for one further on. So a *turn*, up to four products, is followed by its share of the other two: products
+ * take no port that vectors need, and a core sees more than a turn at a time.
+ *
+ * Up to 32 tokens need every weight once: sheets are small enough for L1, and sums stay in tiles for all of
+ * K. More tokens: tiles take 64 bytes for a product's 16 cycles from each of two sides, which L2 alone does
+ * not give. So the activations of 32 tokens, of a sheet's k, stay near while strip after strip passes from
+ * L2, where sheets and sums lie. The more rows a sheet has, the less often activations come from farther
+ * away; the deeper it is, the less often sums come and go.
  *
  * bf16    one product; both sides are rounded to 8 bits
  * bf16x2  both sides are sums of two bf16, 16 bits, and the product is three: high * high + low * high + high
@@ -18,168 +24,344 @@ enum {
     TILE = 16,
     TILE_K = 32,
     TILE_PAIRS = TILE_K / 2,
-    ROWS = 256,     /* of a sheet: 128 KB of the 2 MB of L2 that CPUs with AMX have */
-    SPLIT_ROWS = 64 /* of one that has every weight twice */
+    ROWS = 256, /* of a job; of its sheets, of 256 k, for many tokens */
+    /* Up to so many: sums stay in tiles. A sheet's rows, where tokens fill one tile; half of it for two. How
+     * far behind what is decoded the k are that are asked for. */
+    FEW = 2 * TILE,
+    FEW_ROWS = 4 * TILE,
+    FEW_AHEAD = 512,
+    /* Up to so many: L2 holds their activations. */
+    MIDDLE = 128,
+    MIDDLE_ROWS = 128,
+    MIDDLE_DEPTH = 512,
+    SHEETS = 2 /* the one that is multiplied, the one that is decoded */
 };
 static_assert((int)FMK_STRIP == (int)TILE, "a strip is a tile wide");
 
-/* 256 k: activations, of the job's first token, and weights, of the sheet's first strip. */
+/* At most a unit (bf16_decode.h), to `out`; of a weight's second part, `part` pairs further on. */
+typedef void decode_unit(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
+                         bf16_pair *out, int32_t part);
+
+/* How weights become bf16, and sheets of how many rows and k. */
+struct kind {
+    decode_unit *decode;
+    int parts, terms; /* bf16 of a weight; products of a product */
+    int32_t unit_k;   /* a unit's k */
+    int32_t rows, depth;
+};
+
+/* Up to `depth` k of some strips of the job; none, behind the last one. */
+struct sheet {
+    int64_t row, k; /* in the part */
+    int64_t offset; /* of k, in bytes of a panel */
+    int32_t strips, count;
+    bf16_pair *pairs; /* [strip][part][depth / 2] */
+};
+
+/* Activations, of the job's first token, and weights, of the sheet's first strip. */
 struct operands {
     const uint16_t *x;
-    const struct bf16_strip *w;
+    const bf16_pair *w;
 };
 
-/* What a sheet adds to the sums. */
-struct products {
+struct work {
     const struct fmk_gemm_job *job;
+    struct kind kind;
+    bool few;                        /* sums stay in tiles */
+    int64_t x_stride;                /* of activations, from 32 k to the next */
+    int64_t span;                    /* bytes of a sheet's k of a panel */
+    int32_t panels, pieces;          /* of a strip: panels; units of a whole sheet */
+    struct sheet sheet, next, later; /* that is multiplied; decoded; asked for */
     struct operands operands[3];
-    int count;
-    int32_t tiles, strips;          /* along k; along n */
-    int64_t x_stride;               /* from 32 k to the next */
-    int64_t w_stride;               /* strips, from one to the next */
-    bool first;                     /* of K: there are no sums yet */
-    struct fmk_lines weights, acts; /* of the next sheet */
-    int32_t weights_rate, acts_rate, burst;
+    int32_t tiles;                /* along k */
+    int32_t turns, units, due;    /* of `sheet`; of `next`; that are to be decoded by now, in 1/turns */
+    int32_t strip, piece;         /* of `next`: the unit that is decoded next */
+    struct fmk_lines lines, acts; /* of `later`; of `next`, where L2 does not hold activations */
+    int32_t unit_lines, turn_lines, turn_acts; /* that are asked for with each */
 };
 
-/* Lines while four products are made: so many that all are asked for by the last of a sheet's products. More
- * at once would keep the core's few line buffers from what it loads meanwhile. */
-static inline void fetch(struct products *products) {
-    for (int32_t i = 0; i < products->weights_rate; i++)
-        fmk_lines_next(&products->weights);
-    for (int32_t i = 0; i < products->acts_rate; i++)
-        fmk_lines_next(&products->acts);
+/* ---- what goes on beside products ---- */
+
+/* The sheet after this one: along K, and then the next rows. */
+FMK_INLINE struct sheet sheet_after(const struct work *work, const struct sheet *sheet) {
+    const struct fmk_gemm_job *job = work->job;
+    struct sheet next = {.row = sheet->row,
+                         .k = sheet->k + work->kind.depth,
+                         .offset = sheet->offset + work->span,
+                         .strips = sheet->strips};
+    if (next.k >= job->part->k_packed) {
+        next.k = next.offset = 0;
+        next.row += work->kind.rows;
+        int64_t rows = fmk_min(work->kind.rows, job->row + job->rows - next.row);
+        next.strips = (int32_t)(rows + FMK_STRIP - 1) / FMK_STRIP;
+    }
+    next.count = (int32_t)fmk_min(work->kind.depth, job->part->k_packed - next.k);
+    return next;
+}
+
+static int32_t lines_left(const struct fmk_lines *lines) {
+    return (int32_t)(lines->left + lines->run * lines->runs);
+}
+
+/* Of whole strips: what is asked for behind the last row is nothing to anybody. */
+FMK_INLINE struct fmk_lines weight_lines(const struct work *work, const struct sheet *sheet) {
+    const struct fmk_gemm_job *job = work->job;
+    if (sheet->strips <= 0)
+        return (struct fmk_lines){0};
+    int64_t stride = (int64_t)job->part->stride, run = (work->span + 63) / 64;
+    return (struct fmk_lines){
+        .at = job->data + sheet->row / FMK_STRIP * work->panels * stride + sheet->offset,
+        .left = run,
+        .run = run,
+        .jump = stride - 64 * run,
+        .runs = sheet->strips * work->panels - 1,
+    };
+}
+
+static const uint16_t *acts_at(const struct work *work, int plane, int64_t k) {
+    return work->job->acts->bf16[plane] + k / TILE_K * work->x_stride + work->job->token * TILE_K;
+}
+
+/* A line is 32 k of a token. */
+FMK_INLINE struct fmk_lines act_lines(const struct work *work, const struct sheet *sheet) {
+    const struct fmk_gemm_job *job = work->job;
+    if (job->tokens <= MIDDLE || sheet->strips <= 0)
+        return (struct fmk_lines){0};
+    return (struct fmk_lines){.at = (const uint8_t *)acts_at(work, 0, sheet->k),
+                              .left = job->tokens,
+                              .run = job->tokens,
+                              .jump = 64 * (job->acts->capacity - job->tokens),
+                              .runs = (sheet->count + TILE_K - 1) / TILE_K - 1};
+}
+
+/* Spreads what is to be done beside the products over `turns`. */
+FMK_INLINE void spread(struct work *work, int32_t turns) {
+    const struct sheet *next = &work->next;
+    const int32_t unit_k = work->kind.unit_k;
+    work->turns = turns;
+    work->due = work->strip = work->piece = 0;
+    work->units = fmk_max(0, next->strips) *
+                  (next->count == work->kind.depth ? work->pieces : (next->count + unit_k - 1) / unit_k);
+    work->lines = weight_lines(work, &work->later);
+    work->turn_lines = work->unit_lines ? 0 : (lines_left(&work->lines) + turns - 1) / turns;
+    work->acts = act_lines(work, next);
+    work->turn_acts = work->acts.left ? (lines_left(&work->acts) + turns - 1) / turns : 0;
+}
+
+static __attribute__((noinline)) void decode_due(struct work *work) {
+    const struct sheet *next = &work->next;
+    const struct kind *kind = &work->kind;
+    for (; work->due >= work->turns; work->due -= work->turns) {
+        int32_t k = work->piece * kind->unit_k, part = kind->depth / 2;
+        fmk_lines_ask(&work->lines, work->unit_lines);
+        kind->decode(work->job, next->row + work->strip * FMK_STRIP, next->k + k,
+                     (int32_t)fmk_min(kind->unit_k, next->count - k),
+                     next->pairs + work->strip * kind->parts * part + k / 2, part);
+        if (++work->strip == next->strips) {
+            work->strip = 0;
+            work->piece++;
+        }
+    }
+}
+
+/* A turn's share. */
+FMK_INLINE void meanwhile(struct work *work) {
+    if (work->turn_lines)
+        fmk_lines_ask(&work->lines, work->turn_lines);
+    if (work->turn_acts)
+        fmk_lines_ask(&work->acts, work->turn_acts);
+    work->due += work->units;
+    if (work->due >= work->turns)
+        decode_due(work);
+}
+
+/* ---- products ---- */
+
+FMK_INLINE void load_weights(const int b, const bf16_pair *pairs) {
+    tile_load(b % 3 == 0 ? 6 : b % 3 == 1 ? 7 : 5, pairs, sizeof(bf16_pair));
+}
+
+/* 32 k of A tiles of tokens times B strips, which are w_stride pairs apart. */
+FMK_INLINE void multiply_turn(const uint16_t *x, const bf16_pair *w, int64_t w_stride, const int A,
+                              const int B) {
+    if (A == 1) {
+        tile_load(4, x, TILE_K * sizeof *x);
+#pragma GCC unroll 4
+        for (int b = 0; b < B; b++) {
+            load_weights(b, w + b * w_stride);
+            tile_multiply_row_bf16(b);
+        }
+        return;
+    }
+#pragma GCC unroll 2
+    for (int b = 0; b < B; b++)
+        load_weights(b, w + b * w_stride);
+#pragma GCC unroll 2
+    for (int a = 0; a < A; a++) {
+        tile_load(4 + a, x + a * TILE * TILE_K, TILE_K * sizeof *x);
+#pragma GCC unroll 2
+        for (int b = 0; b < B; b++)
+            tile_multiply_bf16(2 * a + b);
+    }
 }
 
 /* A tiles of tokens times B strips. */
-FMK_INLINE void multiply_tiles(struct products *products, int32_t token, int32_t strip, const int A,
-                               const int B) {
-    const int64_t stride = FMK_TILE_N * sizeof(float), w_stride = products->w_stride;
-    float *sums[2] = {fmk_gemm_sums(products->job, strip) + token * FMK_TILE_N,
-                      fmk_gemm_sums(products->job, strip + 1) + token * FMK_TILE_N};
+FMK_INLINE void multiply_tiles(struct work *work, int32_t token, int32_t strip, const int A, const int B) {
+    const int64_t stride = FMK_TILE_N * sizeof(float), part = work->kind.depth / 2,
+                  w_stride = work->kind.parts * part;
+    const int32_t of_job = strip + (int32_t)((work->sheet.row - work->job->row) / FMK_STRIP);
+    const bool first = work->sheet.k == 0,
+               last = work->sheet.k + work->kind.depth >= work->job->part->k_packed;
+    float *sums[4];
+#pragma GCC unroll 4
+    for (int b = 0; b < B; b++)
+        sums[b] = fmk_gemm_sums(work->job, of_job + b) + token * FMK_TILE_N;
 #pragma GCC unroll 2
     for (int a = 0; a < A; a++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int b = 0; b < B; b++)
-            if (products->first)
+            if (first)
                 tile_zero(2 * a + b);
-            else
+            else if (!work->few)
                 tile_load(2 * a + b, sums[b] + a * TILE * FMK_TILE_N, stride);
-    for (int i = 0; i < products->count; i++) {
-        const uint16_t *x = products->operands[i].x + token * TILE_K;
-        const struct bf16_strip *w = products->operands[i].w + strip * w_stride;
-        for (int32_t k = 0; k < products->tiles; k++, x += products->x_stride) {
-            fetch(products);
-#pragma GCC unroll 2
-            for (int b = 0; b < B; b++)
-                tile_load(6 + b, w[b * w_stride].pair[k * TILE_PAIRS], sizeof(bf16_pair));
-#pragma GCC unroll 2
-            for (int a = 0; a < A; a++) {
-                tile_load(4 + a, x + a * TILE * TILE_K, TILE_K * sizeof *x);
-#pragma GCC unroll 2
-                for (int b = 0; b < B; b++)
-                    tile_multiply_bf16(2 * a + b);
-            }
+    for (int i = 0; i < work->kind.terms; i++) {
+        const uint16_t *x = work->operands[i].x + token * TILE_K;
+        const bf16_pair *w = work->operands[i].w + strip * w_stride;
+        for (int32_t k = 0; k < work->tiles; k++, x += work->x_stride, w += TILE_PAIRS) {
+            multiply_turn(x, w, w_stride, A, B);
+            meanwhile(work);
         }
     }
+    if (work->few && !last)
+        return;
 #pragma GCC unroll 2
     for (int a = 0; a < A; a++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int b = 0; b < B; b++)
             tile_store(2 * a + b, sums[b] + a * TILE * FMK_TILE_N, stride);
 }
 
-/* Tiles of so many tokens: those of activations, and the sums beside them. One that nothing uses has a row
- * all the same, as it may not have none. */
+/* Tiles of so many tokens: those of activations, and the sums beside them. Without a second one: a row of
+ * sums, and three tiles of weights. */
 static void configure(int32_t first, int32_t second) {
     struct tile_config config = {.palette = 1};
     for (int tile = 0; tile < 8; tile++) {
         bool of_second = tile == 2 || tile == 3 || tile == 5;
         config.row_bytes[tile] = 64;
-        config.rows[tile] = (uint8_t)(tile >= 6 ? TILE : fmk_max(1, of_second ? second : first));
+        config.rows[tile] = (uint8_t)(tile >= 6                 ? TILE
+                                      : of_second && second > 0 ? second
+                                      : tile == 5               ? TILE
+                                                                : first);
     }
     tile_configure(&config);
 }
 
-FMK_INLINE void all_strips(struct products *products, int32_t token, const int A) {
+static void two_by_two(struct work *work, int32_t token) {
     int32_t s = 0;
-    for (; s + 2 <= products->strips; s += 2)
-        multiply_tiles(products, token, s, A, 2);
-    if (s < products->strips)
-        multiply_tiles(products, token, s, A, 1);
+    for (; s + 2 <= work->sheet.strips; s += 2)
+        multiply_tiles(work, token, s, 2, 2);
+    if (s < work->sheet.strips)
+        multiply_tiles(work, token, s, 2, 1);
 }
 
-/* A sheet times all tokens; tiles are configured for 16 tokens each, and are so again afterwards. */
-static void multiply_sheet(struct products *products) {
-    int32_t tokens = products->job->tokens, t = 0;
+static void one_by_four(struct work *work, int32_t token) {
+    int32_t s = 0;
+    for (; s + 4 <= work->sheet.strips; s += 4)
+        multiply_tiles(work, token, s, 1, 4);
+    switch (work->sheet.strips - s) {
+    case 3:
+        multiply_tiles(work, token, s, 1, 3);
+        break;
+    case 2:
+        multiply_tiles(work, token, s, 1, 2);
+        break;
+    case 1:
+        multiply_tiles(work, token, s, 1, 1);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Tiles are configured for 16 tokens each, and are so again afterwards; where there are few, as those are. */
+static void multiply_sheet(struct work *work) {
+    int32_t tokens = work->job->tokens, t = 0;
     for (; t + 2 * TILE <= tokens; t += 2 * TILE)
-        all_strips(products, t, 2);
+        two_by_two(work, t);
     int32_t left = tokens - t;
     if (!left)
         return;
-    if (left == TILE) {
-        all_strips(products, t, 1);
-        return;
-    }
-    configure((int32_t)fmk_min(left, TILE), left - TILE);
+    if (!work->few)
+        configure((int32_t)fmk_min(left, TILE), left - TILE);
     if (left > TILE)
-        all_strips(products, t, 2);
+        two_by_two(work, t);
     else
-        all_strips(products, t, 1);
-    configure(TILE, TILE);
+        one_by_four(work, t);
+    if (!work->few)
+        configure(TILE, TILE);
 }
 
-enum { RATE = 5, BURST = 16 }; /* lines that memory gives a core in 64 cycles; that it waits for at once */
-
-/* So many turns, of four products each, have the lines asked for. What they are too few for is asked for
- * while this sheet is decoded, some lines before each strip. */
-static void set_rates(struct products *products) {
-    const struct fmk_lines *weights = &products->weights, *acts = &products->acts;
-    int64_t pairs =
-        (int64_t)((products->job->tokens + 2 * TILE - 1) / (2 * TILE)) * ((products->strips + 1) / 2);
-    int64_t turns = pairs * products->tiles * products->count;
-    int64_t lines = weights->left + weights->run * weights->runs,
-            of_acts = acts->left + acts->run * acts->runs;
-    products->weights_rate = (int32_t)fmk_min(RATE, (lines + turns - 1) / turns);
-    products->acts_rate = (int32_t)fmk_min(RATE, (of_acts + turns - 1) / turns);
-    int64_t rest = fmk_max(0, lines - turns * products->weights_rate);
-    products->burst = (int32_t)fmk_min(BURST, (rest + products->strips - 1) / products->strips);
+/* That multiply_sheet takes, for 32 k each. */
+static int32_t turns_of(const struct work *work) {
+    int32_t tokens = work->job->tokens, left = tokens % FEW, strips = work->sheet.strips;
+    int32_t twos = (strips + 1) / 2, fours = (strips + 3) / 4;
+    return tokens / FEW * twos + (left > TILE ? twos : left ? fours : 0);
 }
 
-static void fetch_burst(struct products *products) {
-    for (int32_t i = 0; i < products->burst; i++)
-        fmk_lines_next(&products->weights);
-}
+/* ---- all of a job ---- */
 
-/* What is the same for one product and for three. */
-static struct products begin_sheet(const struct fmk_gemm_job *job, int64_t k, int32_t count, int terms) {
-    const struct fmk_gemm_acts *acts = job->acts;
-    struct products products = {
+static void multiply_job(const struct fmk_gemm_job *job, struct kind kind) {
+    bf16_pair *room = job->sheet;
+    struct work work = {
         .job = job,
-        .count = terms,
-        .tiles = (count + TILE_K - 1) / TILE_K,
-        .strips = (job->rows + FMK_STRIP - 1) / FMK_STRIP,
-        .x_stride = acts->capacity * TILE_K,
-        .first = k == 0,
-        .weights = fmk_lines_of(job, k + FMK_K_BLOCK, FMK_K_BLOCK),
+        .kind = kind,
+        .few = job->tokens <= FEW,
+        .x_stride = job->acts->capacity * TILE_K,
+        .span = fmk_bytes_before(job->part, kind.depth),
+        .panels = FMK_STRIP / job->part->layout->panel_rows,
+        .pieces = kind.depth / kind.unit_k,
     };
-    int64_t next = fmk_min(job->part->k_packed - k - count, FMK_K_BLOCK),
-            tiles = (next + TILE_K - 1) / TILE_K;
-    if (tiles > 0) /* a line is 32 k of a token */
-        products.acts =
-            (struct fmk_lines){.at = (const uint8_t *)(acts->bf16[0] + (k / TILE_K + 8) * products.x_stride +
-                                                       job->token * TILE_K),
-                               .left = job->tokens,
-                               .run = job->tokens,
-                               .jump = 64 * (acts->capacity - job->tokens),
-                               .runs = tiles - 1};
-    set_rates(&products);
-    return products;
-}
-static_assert(FMK_K_BLOCK == 8 * TILE_K, "a sheet is eight tiles deep");
+    /* Lines are asked for with a unit where it is small, which saves turns their own; those of a large one at
+     * once would be too many for the core's line buffers, and what is loaded meanwhile would wait. */
+    if (kind.unit_k == UNIT_K)
+        work.unit_lines = (int32_t)(work.span / 64) / work.pieces + 1;
+    if (work.few)
+        configure((int32_t)fmk_min(job->tokens, TILE), job->tokens - TILE);
+    else
+        configure(TILE, TILE);
 
-static const uint16_t *acts_at(const struct fmk_gemm_job *job, int plane, int64_t k) {
-    return job->acts->bf16[plane] + (k / TILE_K * job->acts->capacity + job->token) * TILE_K;
+    /* The first sheet, with nothing to multiply meanwhile. */
+    const struct sheet before = {.row = job->row - kind.rows, .k = job->part->k_packed};
+    work.next = sheet_after(&work, &before);
+    work.next.pairs = room;
+    work.later = work.next;
+    for (int ahead = work.few ? FEW_AHEAD / kind.depth : 1; ahead > 0; ahead--) {
+        work.later = sheet_after(&work, &work.later);
+        work.lines = weight_lines(&work, &work.later);
+        fmk_lines_ask(&work.lines, lines_left(&work.lines));
+    }
+    spread(&work, 1);
+    meanwhile(&work);
+
+    for (int other = 1; work.next.strips > 0; other = !other) {
+        work.sheet = work.next;
+        work.next = sheet_after(&work, &work.sheet);
+        work.next.pairs = room + other * (kind.rows / FMK_STRIP * kind.parts * (kind.depth / 2));
+        work.later = sheet_after(&work, &work.later);
+        work.tiles = (work.sheet.count + TILE_K - 1) / TILE_K;
+        for (int i = 0; i < kind.terms; i++) { /* high * high, low * high, high * low */
+            work.operands[i].x = acts_at(&work, i == 1, work.sheet.k);
+            work.operands[i].w = work.sheet.pairs + (i == 2 ? kind.depth / 2 : 0);
+        }
+        spread(&work, turns_of(&work) * work.tiles * kind.terms);
+        multiply_sheet(&work);
+    }
+    tile_release();
+}
+
+/* Of sheets that sums of few tokens stay in tiles for. */
+static int32_t few_rows(int32_t tokens) {
+    return tokens <= TILE ? FEW_ROWS : FEW_ROWS / 2;
 }
 
 static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
@@ -189,27 +371,35 @@ static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t
 
 /* ---- one product ---- */
 
-static void run(const struct fmk_gemm_job *job) {
-    struct bf16_strip *sheet = job->sheet;
-    configure(TILE, TILE);
-    for (int64_t k = 0; k < job->part->k_packed; k += FMK_K_BLOCK) {
-        int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k);
-        struct products products = begin_sheet(job, k, count, 1);
-        for (int32_t s = 0; s < products.strips; s++) {
-            fetch_burst(&products);
-            bf16_decode_block(job, job->row + s * FMK_STRIP, k, count, sheet[s].pair, decode_integers);
-        }
-        products.operands[0] = (struct operands){acts_at(job, 0, k), sheet};
-        products.w_stride = 1;
-        multiply_sheet(&products);
-    }
-    tile_release();
+static void decode_one(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count, bf16_pair *out,
+                       int32_t part) {
+    (void)part;
+    bf16_decode_unit(job, row, k, count, out, decode_integers);
 }
+
+static void run(const struct fmk_gemm_job *job) {
+    struct kind kind = {.decode = decode_one,
+                        .parts = 1,
+                        .terms = 1,
+                        .unit_k = bf16_unit_k(job->part),
+                        .rows = ROWS,
+                        .depth = FMK_K_BLOCK};
+    if (job->tokens <= FEW) {
+        kind.rows = few_rows(job->tokens);
+        kind.depth = kind.unit_k;
+    } else if (job->tokens <= MIDDLE) {
+        kind.rows = MIDDLE_ROWS;
+        kind.depth = MIDDLE_DEPTH;
+    }
+    multiply_job(job, kind);
+}
+static_assert((int)MIDDLE_ROWS * (int)MIDDLE_DEPTH <= (int)ROWS * (int)FMK_K_BLOCK,
+              "sheets have room for these");
 
 const struct fmk_gemm fmk_gemm_amx_bf16 = {
     .run = run,
     .rows = ROWS,
-    .sheet_bytes = ROWS / FMK_STRIP * sizeof(struct bf16_strip),
+    .sheet_bytes = SHEETS * (ROWS / FMK_STRIP) * (FMK_K_BLOCK / 2) * sizeof(bf16_pair),
     .decode_cost = 64,
     .fetch_cost = 16,
 };
@@ -217,43 +407,40 @@ const struct fmk_gemm fmk_gemm_amx_bf16 = {
 /* ---- three products ---- */
 
 /* Floats as two bf16 each: the second is what rounding to the first left. */
-static void split_strip(const struct f32_strip *in, int32_t count, struct bf16_strip out[2]) {
+static void split_strip(const struct f32_strip *in, int32_t count, bf16_pair *high, bf16_pair *low) {
     for (int32_t k = 0; k < count; k += 2) {
         floats w[2] = {load_floats(in->w[k]), load_floats(in->w[k + 1])};
-        store_pairs(&out[0].pair[k / 2], w[0], w[1]);
-        ints high = load_ints(out[0].pair[k / 2]);
-        store_pairs(&out[1].pair[k / 2], _mm512_sub_ps(w[0], as_floats(shift_left(high, 16))),
-                    _mm512_sub_ps(w[1], as_floats(and(high, all_32(INT32_C(-65536))))));
+        store_pairs(&high[k / 2], w[0], w[1]);
+        ints both = load_ints(high[k / 2]);
+        store_pairs(&low[k / 2], _mm512_sub_ps(w[0], as_floats(shift_left(both, 16))),
+                    _mm512_sub_ps(w[1], as_floats(and(both, all_32(INT32_C(-65536))))));
     }
 }
 
+static void decode_two(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count, bf16_pair *out,
+                       int32_t part) {
+    struct f32_strip strip;
+    f32_decode_strip(job, row, k, count, &strip, decode_integers);
+    split_strip(&strip, (int32_t)fmk_round_up(count, TILE_K), out, out + part);
+}
+
+enum { SPLIT_PARTS = 2, SPLIT_ROWS = 64 };
+static_assert((int)FEW_ROWS <= (int)SPLIT_ROWS, "sheets of few tokens have room");
+
 static void run_split(const struct fmk_gemm_job *job) {
-    struct bf16_strip *sheet = job->sheet;
-    configure(TILE, TILE);
-    for (int64_t k = 0; k < job->part->k_packed; k += FMK_K_BLOCK) {
-        int32_t count = (int32_t)fmk_min(FMK_K_BLOCK, job->part->k_packed - k);
-        /* bf16 has no second part */
-        struct products products = begin_sheet(job, k, count, job->part->dtype == FMK_BF16 ? 2 : 3);
-        for (int32_t s = 0; s < products.strips; s++) {
-            struct f32_strip strip;
-            fetch_burst(&products);
-            f32_decode_strip(job, job->row + s * FMK_STRIP, k, count, &strip, decode_integers);
-            split_strip(&strip, products.tiles * TILE_K, &sheet[2 * s]);
-        }
-        const uint16_t *x = acts_at(job, 0, k);
-        products.operands[0] = (struct operands){x, sheet};
-        products.operands[1] = (struct operands){acts_at(job, 1, k), sheet};
-        products.operands[2] = (struct operands){x, sheet + 1};
-        products.w_stride = 2;
-        multiply_sheet(&products);
-    }
-    tile_release();
+    multiply_job(job,
+                 (struct kind){.decode = decode_two,
+                               .parts = SPLIT_PARTS,
+                               .terms = job->part->dtype == FMK_BF16 ? 2 : 3, /* bf16 has no second part */
+                               .unit_k = FMK_K_BLOCK,
+                               .rows = job->tokens <= FEW ? few_rows(job->tokens) : SPLIT_ROWS,
+                               .depth = FMK_K_BLOCK});
 }
 
 const struct fmk_gemm fmk_gemm_amx_bf16x2 = {
     .run = run_split,
-    .rows = SPLIT_ROWS,
-    .sheet_bytes = 2 * SPLIT_ROWS / FMK_STRIP * sizeof(struct bf16_strip),
+    .rows = ROWS,
+    .sheet_bytes = SHEETS * (SPLIT_ROWS / FMK_STRIP) * SPLIT_PARTS * (FMK_K_BLOCK / 2) * sizeof(bf16_pair),
     .decode_cost = 48,
     .fetch_cost = 8,
 };

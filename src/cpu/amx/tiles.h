@@ -1,6 +1,6 @@
 /* The instructions of AMX that the kernels use, each wrapped once. Tiles 0..3 hold sums, 4 and 5 activations
- * (16 tokens by 32 k), 6 and 7 weights (16 pairs of k by 16 rows). A tile's number is part of the
- * instruction, so a switch picks it; with a constant nothing of that is left.
+ * (16 tokens by 32 k), 6 and 7, and 5 where 4 alone has activations, weights (16 pairs of k by 16 rows). A
+ * tile's number is part of the instruction, so a switch picks it; with a constant nothing of that is left.
  *
  * Written in assembly, as gcc 12's _tile_loadconfig tells the compiler that it reads 8 of the 64 bytes, and
  * its other intrinsics that they touch no memory. */
@@ -87,8 +87,8 @@ static inline __attribute__((always_inline)) void tile_store(const int tile, voi
     }
 }
 
-/* sums[m][n] += acts[m][2p] * weights[p][n][0] + acts[m][2p+1] * weights[p][n][1], bf16, over p; sums = 2 *
- * (acts - 4) + (weights - 6). */
+/* sums[m][n] += acts[m][2p] * weights[p][n][0] + acts[m][2p+1] * weights[p][n][1], bf16, over p, of a square
+ * of two tiles of activations and two of weights: sums = 2 * (acts - 4) + (weights - 6). */
 static inline __attribute__((always_inline)) void tile_multiply_bf16(const int sums) {
     switch (sums) {
     case 0:
@@ -102,6 +102,24 @@ static inline __attribute__((always_inline)) void tile_multiply_bf16(const int s
         break;
     default:
         __asm__ volatile("tdpbf16ps %%tmm7, %%tmm5, %%tmm3" : :);
+    }
+}
+
+/* The same of a row of up to four sums: activations are in tile 4, weights of sums 0 to 3 in 6, 7, 5 and 6.
+ */
+static inline __attribute__((always_inline)) void tile_multiply_row_bf16(const int sums) {
+    switch (sums) {
+    case 0:
+        __asm__ volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm0" : :);
+        break;
+    case 1:
+        __asm__ volatile("tdpbf16ps %%tmm7, %%tmm4, %%tmm1" : :);
+        break;
+    case 2:
+        __asm__ volatile("tdpbf16ps %%tmm5, %%tmm4, %%tmm2" : :);
+        break;
+    default:
+        __asm__ volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm3" : :);
     }
 }
 

@@ -85,11 +85,13 @@ FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     }
 }
 
+/* Chunks that are unpacked; the panels have more at `next`. */
 FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, int64_t chunk, int chunks,
-                           const int P, float *out) {
+                           const uint8_t *next, const int P, float *out) {
     int t = 0;
     for (; t + 4 <= tile->tokens; t += 4) {
         struct run_acts acts = acts_at(tile->acts, tile->token + t, chunk);
+        fetch_quarter(next, tile->part->stride, chunks * FMK_X8_CHUNK, t, P);
         multiply_run(run, chunks, &acts, false, 4, P, out + t * FMK_TILE_N);
     }
     if (t == tile->tokens)
@@ -117,12 +119,13 @@ static void many_tokens(const struct fmk_tile *tile) {
     for (int64_t c = 0; c < chunks;) {
         struct int4_run at = run_at(part, c, chunks);
         for (int p = 0; p < panels; p += 2) {
+            const uint8_t *next = panel + p * part->stride + at.nibbles + at.chunks * FMK_X8_CHUNK;
             unpack_run(panel + p * part->stride, part->dtype, &at, &run[0]);
             if (p + 1 < panels) {
                 unpack_run(panel + (p + 1) * part->stride, part->dtype, &at, &run[1]);
-                all_tokens(run, tile, c, at.chunks, 2, tile->out + 8 * p);
+                all_tokens(run, tile, c, at.chunks, next, 2, tile->out + 8 * p);
             } else {
-                all_tokens(run, tile, c, at.chunks, 1, tile->out + 8 * p);
+                all_tokens(run, tile, c, at.chunks, next, 1, tile->out + 8 * p);
             }
         }
         c += at.chunks;

@@ -204,6 +204,16 @@ FMK_INLINE void multiply_run(const struct run *run, int chunks, const struct run
 /* Tokens from which on it pays to unpack codes to memory, for all of them. */
 enum { MANY_TOKENS = 16 };
 
+/* With tokens t .. t+3 of many: asks for a quarter of what follows in P panels, so that memory has the time
+ * of the first sixteen for it. */
+FMK_INLINE void fetch_quarter(const uint8_t *next, uint64_t stride, int64_t bytes, int t, const int P) {
+    if (t >= MANY_TOKENS)
+        return;
+    for (int p = 0; p < P; p++)
+        for (int64_t i = bytes * t / MANY_TOKENS; i < bytes * (t + 4) / MANY_TOKENS; i += 64)
+            _mm_prefetch((const char *)next + p * stride + i, _MM_HINT_T0);
+}
+
 typedef void multiply_few(const struct fmk_tile *tile, const int T);
 
 /* A few tokens go four by four: the first four fetch the tile's weights from memory, the others find them in

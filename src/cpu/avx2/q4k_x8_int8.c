@@ -75,16 +75,18 @@ FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     }
 }
 
-FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, int64_t block, const int P,
-                           float *out) {
+/* Block b, which is unpacked; the panels have the next one at `next`. */
+FMK_INLINE void all_tokens(const struct run *run, const struct fmk_tile *tile, int64_t b, const uint8_t *next,
+                           const int P, float *out) {
     int t = 0;
     for (; t + 4 <= tile->tokens; t += 4) {
-        struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
+        struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * b);
+        fetch_quarter(next, tile->part->stride, FMK_Q4K_X8_BLOCK, t, P);
         multiply_run(run, 8, &acts, true, 4, P, out + t * FMK_TILE_N);
     }
     if (t == tile->tokens)
         return;
-    struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * block);
+    struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * b);
     switch (tile->tokens - t) {
     case 3:
         multiply_run(run, 8, &acts, true, 3, P, out + t * FMK_TILE_N);
@@ -110,9 +112,9 @@ static void many_tokens(const struct fmk_tile *tile) {
             unpack_block(block, &run[0]);
             if (p + 1 < panels) {
                 unpack_block(block + stride, &run[1]);
-                all_tokens(run, tile, b, 2, tile->out + 8 * p);
+                all_tokens(run, tile, b, block + FMK_Q4K_X8_BLOCK, 2, tile->out + 8 * p);
             } else {
-                all_tokens(run, tile, b, 1, tile->out + 8 * p);
+                all_tokens(run, tile, b, block + FMK_Q4K_X8_BLOCK, 1, tile->out + 8 * p);
             }
         }
 }

@@ -180,11 +180,13 @@ FMK_INLINE void few_tokens(const struct fmk_tile *tile, const int T) {
     }
 }
 
+/* Block b, which is unpacked; the panels have the next one at `next`. */
 FMK_INLINE void all_tokens(const struct block *block, const struct fmk_tile *tile, const starts *start,
-                           int64_t b, const int P, float *out) {
+                           int64_t b, const uint8_t *next, const int P, float *out) {
     int t = 0;
     for (; t + 4 <= tile->tokens; t += 4) {
         struct run_acts acts = acts_at(tile->acts, tile->token + t, 8 * b);
+        fetch_quarter(next, tile->part->stride, FMK_Q6K_X8_BLOCK, t, P);
         multiply_unpacked(block, &acts, start + t, 4, P, out + t * FMK_TILE_N);
     }
     if (t == tile->tokens)
@@ -217,9 +219,9 @@ static void many_tokens(const struct fmk_tile *tile) {
             unpack_block(in, &block[0]);
             if (p + 1 < panels) {
                 unpack_block(in + stride, &block[1]);
-                all_tokens(block, tile, start, b, 2, tile->out + 8 * p);
+                all_tokens(block, tile, start, b, in + FMK_Q6K_X8_BLOCK, 2, tile->out + 8 * p);
             } else {
-                all_tokens(block, tile, start, b, 1, tile->out + 8 * p);
+                all_tokens(block, tile, start, b, in + FMK_Q6K_X8_BLOCK, 1, tile->out + 8 * p);
             }
         }
     }

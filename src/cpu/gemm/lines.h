@@ -37,16 +37,34 @@ static inline struct fmk_lines fmk_lines_of(const struct fmk_gemm_job *job, int6
     };
 }
 
+static inline __attribute__((always_inline)) void fmk_lines_next_run(struct fmk_lines *lines) {
+    if (lines->left == 0 && lines->runs) {
+        lines->runs--;
+        lines->left = lines->run;
+        lines->at += lines->jump;
+    }
+}
+
 /* Asks for one. */
 static inline __attribute__((always_inline)) void fmk_lines_next(struct fmk_lines *lines) {
     if (!lines->left)
         return;
     __builtin_prefetch(lines->at, 0, 2); /* to the second-level cache */
     lines->at += 64;
-    if (--lines->left == 0 && lines->runs) {
-        lines->runs--;
-        lines->left = lines->run;
-        lines->at += lines->jump;
+    lines->left--;
+    fmk_lines_next_run(lines);
+}
+
+/* Asks for some. */
+static inline __attribute__((always_inline)) void fmk_lines_ask(struct fmk_lines *lines, int64_t count) {
+    while (lines->left && count) {
+        int64_t some = fmk_min(lines->left, count);
+        for (int64_t i = 0; i < some; i++)
+            __builtin_prefetch(lines->at + 64 * i, 0, 2);
+        lines->at += 64 * some;
+        lines->left -= some;
+        count -= some;
+        fmk_lines_next_run(lines);
     }
 }
 
