@@ -24,26 +24,35 @@ __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) {
 
 /* ---- multiplying ---- */
 
-/* What sums want to know of a part. */
-struct Part {
+/* What sums want to know of a tile's part; of gate and up, which differ in their range alone, with each its
+ * own. */
+template <int R> struct Part {
     int32_t dtype, chunks, at_zeros; /* of scales; as in struct fmk_linear_part; offset in a unit, 0: none */
-    float inverse;                   /* what scales are multiplied by */
+    float scale[R], inverse[R];      /* of struct fmk_range, for each block of 64 rows of a warpgroup */
 };
 
-template <class X> __device__ __forceinline__ Part part_of(const struct fmk_wgmma_args &args, int32_t p) {
-    const struct fmk_linear_part &part = args.linear.part[p];
-    const int32_t groups = 4 >> (part.chunks >> 1);
-    const float inverse = X::RANGED && args.range[p] ? args.range[p][2] : 1.0f;
-    return Part{part.dtype, part.chunks, part.has_zeros ? FMK_T64_CODES + 2 * FMK_T64_ROWS * groups : 0,
-                inverse};
+template <class X, int R>
+__device__ __forceinline__ Part<R> part_of(const struct fmk_wgmma_args &args, int32_t p) {
+    const struct fmk_linear_part &from = args.linear.part[p];
+    const int32_t groups = 4 >> (from.chunks >> 1);
+    Part<R> part;
+    part.dtype = from.dtype;
+    part.chunks = from.chunks;
+    part.at_zeros = from.has_zeros ? FMK_T64_CODES + 2 * FMK_T64_ROWS * groups : 0;
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        const float *range = X::RANGED ? args.range[R == 2 && args.linear.glu ? r : p] : NULL;
+        part.scale[r] = range ? range[1] : 1.0f;
+        part.inverse[r] = range ? range[2] : 1.0f;
+    }
+    return part;
 }
 
-/* A warp's rows of a unit: the scales of group `group`. */
-__device__ __forceinline__ Group load_group(const uint8_t *unit, const Part &part, int group) {
+/* A warp's rows of a unit: the scales of group `group`; at_zeros as in Part. */
+__device__ __forceinline__ Group load_group(const uint8_t *unit, int32_t at_zeros, int group) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, at = FMK_T64_PLACE(16 * warp + lane / 4);
     return Group{*(const uint32_t *)(unit + FMK_T64_CODES + 2 * (FMK_T64_ROWS * group + at)),
-                 part.at_zeros ? *(const uint16_t *)(unit + part.at_zeros + FMK_T64_ROWS * group + at)
-                               : 0x0808u};
+                 at_zeros ? *(const uint16_t *)(unit + at_zeros + FMK_T64_ROWS * group + at) : 0x0808u};
 }
 
 /* A lane's codes of 64 k. */
@@ -54,8 +63,8 @@ __device__ __forceinline__ uint4 load_codes(const uint8_t *unit, int tile) {
 
 /* STEPS of 16 k are unpacked at a time. */
 template <class X, class P, int STEPS>
-__device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part &part, const Share &share,
-                                               const Ring &ring, Stage &stage,
+__device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part<P::R> &part,
+                                               const Share &share, const Ring &ring, Stage &stage,
                                                float (&total)[P::R][P::T / 2]) {
     const uint8_t *weights = stages + P::AT_WEIGHTS + threadIdx.x / 128 * P::R * FMK_WGMMA_UNIT;
     uint32_t fragment[2][STEPS][P::R][4];
@@ -74,7 +83,7 @@ __device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part
         for (int r = 0; r < P::R; r++) {
             const uint8_t *unit = weights + stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
             codes[r] = load_codes(unit, 0);
-            groups[r] = load_group(unit, part, 0);
+            groups[r] = load_group(unit, part.at_zeros, 0);
         }
     }
     for (int32_t i = share.begin; i < share.end; i++) {
@@ -83,7 +92,7 @@ __device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part
         const uint64_t acts = wgmma_descriptor(ring.base + slot * P::ACTS);
 #pragma unroll
         for (int r = 0; r < P::R; r++)
-            scales[r] = X::scales(groups[r], part.dtype, part.inverse);
+            scales[r] = X::scales(groups[r], part.dtype, part.inverse[r]);
 #pragma unroll
         for (int batch = 0; batch < 8 / STEPS; batch++) {
 #pragma unroll
@@ -92,9 +101,9 @@ __device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part
                 for (int r = 0; r < P::R; r++) {
                     const int step = batch * STEPS + s, chunk = step / 2;
                     if (step && step % 2 == 0 && part.chunks <= 2 && (part.chunks == 1 || chunk % 2 == 0))
-                        scales[r] = X::scales(
-                            load_group(unit + r * FMK_WGMMA_UNIT, part, part.chunks == 1 ? chunk : chunk / 2),
-                            part.dtype, part.inverse);
+                        scales[r] = X::scales(load_group(unit + r * FMK_WGMMA_UNIT, part.at_zeros,
+                                                         part.chunks == 1 ? chunk : chunk / 2),
+                                              part.dtype, part.inverse[r]);
                     X::unpack(not_before_here(word_of(codes[r], step % 4)), scales[r],
                               fragment[batch % 2][s][r]);
                 }
@@ -122,7 +131,7 @@ __device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part
                     for (int r = 0; r < P::R; r++) {
                         const uint8_t *next = weights + stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
                         codes[r] = load_codes(next, 0);
-                        groups[r] = load_group(next, part, 0);
+                        groups[r] = load_group(next, part.at_zeros, 0);
                     }
                 }
             }
@@ -141,18 +150,15 @@ __device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part
 }
 
 /* Sums of weights that were brought into range become those of the weights. */
-template <class X, class P>
-__device__ __forceinline__ void restore_range(const struct fmk_wgmma_args &args, const Tile &tile,
-                                              float (&total)[P::R][P::T / 2]) {
+template <class P>
+__device__ __forceinline__ void restore_range(const Part<P::R> &part, float (&total)[P::R][P::T / 2]) {
 #pragma unroll
     for (int r = 0; r < P::R; r++) {
-        const float *range = args.range[args.linear.glu ? r : tile.part];
-        const float scale = X::RANGED && range ? range[1] : 1.0f;
-        if (scale == 1.0f)
+        if (part.scale[r] == 1.0f)
             continue;
 #pragma unroll
         for (int i = 0; i < P::T / 2; i++)
-            total[r][i] *= scale;
+            total[r][i] *= part.scale[r];
     }
 }
 
@@ -238,8 +244,9 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
         const Tile tile = find_tile<P>(linear, walk, number, work.of_pair);
         const Target target = {linear, tile};
         float total[P::R][P::T / 2];
-        multiply_units<X, P, STEPS>(stages, part_of<X>(args, tile.part), work.share, ring, stage, total);
-        restore_range<X, P>(args, tile, total);
+        const Part<P::R> part = part_of<X, P::R>(args, tile.part);
+        multiply_units<X, P, STEPS>(stages, part, work.share, ring, stage, total);
+        restore_range<P>(part, total);
         if (work.split) {
             const Rank in = {cluster_rank(), cluster_size()};
             put_shared_tile<P>((float *)stages, total);

@@ -55,6 +55,10 @@ __device__ __forceinline__ void store_quad(const struct fmk_epilogue_args &e, vo
                                            int32_t column, int count, const float t[4]) {
     const int64_t at = row * e.out_stride + column;
     uint16_t *to = (uint16_t *)out + at;
+    if (!e.weights && e.out_type == NUMBER_F32 && count == 4 && ((uintptr_t)((float *)out + at) & 15) == 0) {
+        *(float4 *)((float *)out + at) = make_float4(t[0], t[1], t[2], t[3]);
+        return;
+    }
     if (!e.weights && e.out_type != NUMBER_F32 && count == 4 && ((uintptr_t)to & 7) == 0) {
         *(uint2 *)to = e.out_type == NUMBER_F16
                            ? make_uint2(f32_to_f16x2(t[0], t[1]), f32_to_f16x2(t[2], t[3]))
@@ -281,6 +285,7 @@ __device__ __forceinline__ void send_shared_tile(const Target &target, const Ran
     if (threadIdx.x == 0)
         mbarrier_arrive_expecting(sent, in.size * in.tokens_of(count, in.rank) * P::ROWS * 4);
     barrier_named(BARRIER_MULTIPLY, 128 * P::WG);
+    __syncwarp();
     cluster_arrive();
     cluster_wait(); /* no block needs its ring any more */
     for (int i = threadIdx.x; i < count * (P::ROWS / 4); i += 128 * P::WG) {
