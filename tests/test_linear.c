@@ -70,6 +70,8 @@ static void test_formats(void **state) {
 /* So many k that a block of the kernels for few tokens cannot hold all of its activations. */
 static void test_long_rows(void **state) {
     (void)state;
+    if (!on_gpu()) /* where roundings of activations count, so few outputs do not average them */
+        skip();
     enum { N = 20, K = 40064, M = 13 };
     struct ref_rng rng = ref_rng_start("linear/long");
     struct bench b = open_bench(2);
