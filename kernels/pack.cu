@@ -31,8 +31,7 @@ __device__ __forceinline__ void note_largest(float *largest, float magnitude) {
         magnitude = 0;
     for (int lanes = 16; lanes; lanes /= 2)
         magnitude = fmaxf(magnitude, bits_to_f32(__shfl_xor_sync(~0u, f32_to_bits(magnitude), lanes)));
-    volatile uint32_t *known = (volatile uint32_t *)largest;
-    if (threadIdx.x % 32 == 0 && f32_to_bits(magnitude) > *known)
+    if (threadIdx.x % 32 == 0 && f32_to_bits(magnitude) > load_volatile((const uint32_t *)largest))
         atomicMax((unsigned *)largest, f32_to_bits(magnitude));
 }
 

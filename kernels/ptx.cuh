@@ -82,6 +82,11 @@ __device__ __forceinline__ uint32_t not_before_here(uint32_t value) {
 
 /* ---- memory ---- */
 
+/* What others may be changing meanwhile. */
+__device__ __forceinline__ uint32_t load_volatile(const uint32_t *from) {
+    return *(const volatile uint32_t *)from;
+}
+
 /* 16 bytes that nobody else will read: weights. They do not displace what the first cache holds. */
 __device__ __forceinline__ uint4 load_stream(const void *from) {
     uint4 v;

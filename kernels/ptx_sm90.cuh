@@ -105,11 +105,6 @@ __device__ __forceinline__ void prefetch_map(const void *map) {
 
 /* ---- blocks and clusters ---- */
 
-/* What the thread wrote before, all of the device sees before what it writes after. */
-__device__ __forceinline__ void fence_device() {
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-}
-
 /* `threads` of the block that name the same barrier (1..15) meet. */
 __device__ __forceinline__ void barrier_named(uint32_t barrier, uint32_t threads) {
     asm volatile("barrier.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

@@ -157,8 +157,8 @@ static fmk_status count_rows(const struct fmk_projection *w, struct fmk_call *ca
 }
 
 /* Bytes of `in` and `out` from their first to their last element. */
-static fmk_status measure(const struct fmk_projection *w, const struct fmk_call *call, int64_t in_rows,
-                          int64_t out_rows, int64_t *in_bytes, int64_t *out_bytes) {
+static fmk_status count_bytes(const struct fmk_projection *w, const struct fmk_call *call, int64_t in_rows,
+                              int64_t out_rows, int64_t *in_bytes, int64_t *out_bytes) {
     const fmk_linear_args *a = &call->args;
     const fmk_routing *r = &call->routing;
     int64_t in_width = w->k, out_width = call->width;
@@ -182,7 +182,7 @@ static fmk_status measure(const struct fmk_projection *w, const struct fmk_call 
 /* BATCH: either each expert's rows lie together, or each row's experts. */
 static fmk_status check_batch(const struct fmk_projection *w, const struct fmk_call *call) {
     const fmk_linear_args *a = &call->args;
-    int64_t expert = call->routing.expert_out_stride; /* no product overflows: see measure */
+    int64_t expert = call->routing.expert_out_stride; /* no product overflows: see count_bytes */
     if (w->num_experts < 2 || expert >= (a->m - 1) * a->out_stride + call->width ||
         a->out_stride >= (w->num_experts - 1) * expert + call->width)
         return FMK_OK;
@@ -318,7 +318,7 @@ fmk_status fmk_call_check(const struct fmk_context *ctx, const struct fmk_projec
     if ((status = count_rows(w, call, &in_rows, &out_rows)))
         return status;
     int64_t in_bytes = 0, out_bytes = 0;
-    if ((status = measure(w, call, in_rows, out_rows, &in_bytes, &out_bytes)))
+    if ((status = count_bytes(w, call, in_rows, out_rows, &in_bytes, &out_bytes)))
         return status;
     return buffers && a->m ? check_buffers(w, call, in_bytes, out_bytes, out_rows) : FMK_OK;
 }

@@ -1,5 +1,6 @@
 /* mbarriers and bulk copies. Copies are made at once, or as late as may be: see do_in_time. */
 #include "async.h"
+#include "races.h"
 
 #include <string.h>
 
@@ -23,6 +24,16 @@ static Mbarrier *barrier_at(uint32_t address) {
     if (!barrier->count || barrier->count > MOST_ARRIVALS)
         fail("mbarrier at 0x%08x is not initialized", address);
     return barrier;
+}
+
+/* For races.h: what arrives at a phase comes before what has waited for it. */
+static char *order_of(const Mbarrier *barrier, uint32_t phase) {
+    return const_cast<char *>(reinterpret_cast<const char *>(barrier)) + (phase & 1);
+}
+
+void will_complete(uint32_t address) {
+    const Mbarrier *barrier = barrier_at(address);
+    races::release(order_of(barrier, barrier->phase));
 }
 
 /* Whether the phase has ended. */
@@ -50,6 +61,7 @@ void mbarrier_arrive(uint32_t address) {
     Mbarrier *barrier = barrier_at(address);
     if (!barrier->missing)
         fail("more than %u threads arrive at the mbarrier at 0x%08x", barrier->count, address);
+    races::release(order_of(barrier, barrier->phase));
     barrier->missing = (barrier->missing - 1u) & MOST_ARRIVALS;
     /* Whoever waits to overwrite what this thread should have read does so now. */
     if (end_phase_if_whole(barrier))
@@ -60,6 +72,7 @@ void mbarrier_wait(uint32_t address, uint32_t parity) {
     const Mbarrier *barrier = barrier_at(address);
     if (barrier->phase == parity)
         sleep_on(barrier);
+    races::acquire(order_of(barrier, parity));
 }
 
 void mbarrier_complete(uint32_t address, uint32_t bytes) {
@@ -77,6 +90,8 @@ void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) 
         to = address_in(to, rank);
     if (!(barrier >> 24))
         barrier = address_in(barrier, rank);
+    races::copied(shared_pointer(to), from, bytes);
+    will_complete(barrier);
     do_in_time([=] {
         memcpy(shared_pointer(to), from, bytes);
         mbarrier_complete(barrier, bytes);

@@ -16,6 +16,8 @@ void mbarrier_arrive(uint32_t barrier);
 void mbarrier_wait(uint32_t barrier, uint32_t parity);
 /* So many bytes have come that count on it. */
 void mbarrier_complete(uint32_t barrier, uint32_t bytes);
+/* For races.h: who starts it comes before what waits for the barrier's phase. */
+void will_complete(uint32_t barrier);
 void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier);
 
 /* ---- tensor_map.cpp: boxes of a matrix ---- */

@@ -78,10 +78,6 @@ inline void __syncthreads() {
     emulator::barrier();
 }
 
-inline void __threadfence() {
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
-
 inline void __syncwarp(unsigned mask = emulator::WHOLE_WARP) {
     if (emulator::Warp *warp = emulator::arrive(mask, emulator::Collective::sync, nullptr))
         emulator::depart(warp, mask);
@@ -89,13 +85,16 @@ inline void __syncwarp(unsigned mask = emulator::WHOLE_WARP) {
 
 namespace emulator {
 
+/* What lanes hand over in a collective is no race. */
+#define FMK_HANDS_OVER __attribute__((no_sanitize("thread"), noinline))
+
 template <class T> struct Shuffle {
     T value, result;
     unsigned from; /* lane */
 };
 
 /* from: a lane of the warp, or the thread's own. */
-template <class T> inline T shuffle(unsigned mask, T value, unsigned from) {
+template <class T> FMK_HANDS_OVER T shuffle(unsigned mask, T value, unsigned from) {
     static_assert(std::is_arithmetic<T>::value, "what __shfl_sync takes");
     Shuffle<T> mine = {value, value, from};
     if (Warp *warp = arrive(mask, Collective::shuffle, &mine)) {
@@ -117,7 +116,7 @@ inline unsigned segment(unsigned width) {
     return self()->lane & ~(width - 1);
 }
 
-inline unsigned ballot(unsigned mask, bool yes) {
+FMK_HANDS_OVER inline unsigned ballot(unsigned mask, bool yes) {
     unsigned mine = yes;
     if (Warp *warp = arrive(mask, Collective::ballot, &mine)) {
         unsigned all = 0;
@@ -168,7 +167,7 @@ namespace emulator {
 
 template <class T, class Change> inline T exchange(T *at, Change change) {
     T before = __atomic_load_n(at, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(at, &before, change(before), false, __ATOMIC_SEQ_CST,
+    while (!__atomic_compare_exchange_n(at, &before, change(before), false, __ATOMIC_RELAXED,
                                         __ATOMIC_RELAXED)) {
     }
     return before;
@@ -321,6 +320,9 @@ void mma_bf16(Mma mine);
 
 } // namespace emulator
 
+inline uint32_t load_volatile(const uint32_t *from) {
+    return __atomic_load_n(from, __ATOMIC_RELAXED);
+}
 inline uint4 load_stream(const void *from) {
     return emulator::load_aligned<uint4>(from);
 }

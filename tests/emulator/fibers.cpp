@@ -2,6 +2,7 @@
  * deadlock. Even clusters let their threads go first to last, odd ones last to first: what is read before a
  * barrier that is missing has then not been written in one of the two. */
 #include "fibers.h"
+#include "races.h"
 #include "shared.h"
 
 #include <atomic>
@@ -24,6 +25,7 @@ namespace emulator {
 struct Meeting {
     uint32_t mask, arrived;
     Collective what;
+    unsigned number;
 };
 
 struct Warp {
@@ -31,9 +33,10 @@ struct Warp {
     unsigned number;
     uint32_t alive, ready, at_barrier, asleep; /* lanes */
     WarpJobs *jobs;
-    unsigned num_meetings;
+    unsigned num_meetings, meetings_begun;
     Meeting meetings[WARP];
     Thread *thread[WARP];
+    char order[2 * WARP]; /* for races.h: of meetings, in turn; more are not under way at once */
 };
 
 constexpr unsigned NAMED_BARRIERS = 16;
@@ -41,8 +44,11 @@ constexpr unsigned NAMED_BARRIERS = 16;
 struct Block {
     struct Cluster *cluster;
     unsigned rank, num_warps, alive, at_barrier; /* threads */
-    unsigned at_named[NAMED_BARRIERS];
+    unsigned at_named[NAMED_BARRIERS], named_barriers[NAMED_BARRIERS];
     uint32_t ready_warps;
+    /* For races.h: of barriers, in turn, for a thread may reach the next before others leave one. */
+    unsigned barriers;
+    char order[2], named_order[NAMED_BARRIERS][2];
     Warp warps[MOST_THREADS / WARP];
 };
 
@@ -53,9 +59,14 @@ struct Cluster {
     bool backwards;
     Thread *turn; /* who runs */
     void *return_to;
+    void *caller; /* for races.h: as fiber */
+    unsigned barriers;
+    char order[4];                          /* as of blocks; and of the start and the end */
     std::deque<std::function<void()>> late; /* see do_in_time */
     Block blocks[MOST_BLOCKS];
 };
+
+enum { AT_START = 2, AT_END };
 
 /* ---- changing over ---- */
 
@@ -170,6 +181,7 @@ static void yield(Thread *thread, Warp *warp) {
     if (!cluster->alive) {
         if (!cluster->late.empty())
             fail("copies are under way to a block that has ended");
+        races::change_to(cluster->caller);
         change_over(&thread->stack_pointer, cluster->return_to);
         return;
     }
@@ -179,8 +191,10 @@ static void yield(Thread *thread, Warp *warp) {
     }
     Thread *to = pick_next(thread, warp);
     cluster->turn = to;
-    if (to != thread)
+    if (to != thread) {
+        races::change_to(to->fiber);
         change_over(&thread->stack_pointer, to->stack_pointer);
+    }
 }
 
 static void sleep_lane(Warp *warp, uint32_t lane) {
@@ -245,6 +259,7 @@ void wake_first(const void *key) {
     if (!woken || cluster->backwards)
         return;
     cluster->turn = woken;
+    races::change_to(woken->fiber);
     change_over(&thread->stack_pointer, woken->stack_pointer);
 }
 
@@ -263,6 +278,7 @@ void do_in_time(std::function<void()> action) {
 
 static void open_barrier(Block *block) {
     block->at_barrier = 0;
+    block->barriers++;
     for (unsigned w = 0; w < block->num_warps; w++) {
         wake_lanes(&block->warps[w], block->warps[w].at_barrier);
         block->warps[w].at_barrier = 0;
@@ -274,11 +290,14 @@ void barrier() {
     Warp *warp = thread->warp;
     Block *block = warp->block;
     uint32_t lane = uint32_t(1) << thread->lane;
+    char *order = &block->order[block->barriers % 2];
+    races::release(order);
     warp->at_barrier |= lane;
     sleep_lane(warp, lane);
     if (++block->at_barrier == block->alive)
         open_barrier(block);
     yield(thread, warp);
+    races::acquire(order);
 }
 
 void named_barrier(unsigned number, unsigned threads, bool wait) {
@@ -287,25 +306,34 @@ void named_barrier(unsigned number, unsigned threads, bool wait) {
         fail("barrier %u of %u threads: there are %u, of whole warps", number, threads, NAMED_BARRIERS);
     if (++arrived > threads)
         fail("barrier %u of %u threads is reached by more", number, threads);
+    char *order = &own_block()->named_order[number][own_block()->named_barriers[number] % 2];
+    races::release(order);
     if (arrived == threads) {
         arrived = 0;
+        own_block()->named_barriers[number]++;
         wake(&arrived);
     } else if (wait) {
         sleep_on(&arrived);
     }
+    if (wait)
+        races::acquire(order);
 }
 
 static void open_cluster_barrier(Cluster *cluster) {
     cluster->at_barrier = 0;
+    cluster->barriers++;
     wake(&cluster->at_barrier);
 }
 
 void cluster_barrier() {
     Cluster *cluster = own_block()->cluster;
+    char *order = &cluster->order[cluster->barriers % 2];
+    races::release(order);
     if (++cluster->at_barrier == cluster->alive)
         open_cluster_barrier(cluster);
     else
         sleep_on(&cluster->at_barrier);
+    races::acquire(order);
 }
 
 unsigned cluster_rank() {
@@ -331,19 +359,26 @@ Warp *arrive(uint32_t mask, Collective what, void *request) {
         i++;
     Meeting &meeting = warp->meetings[i];
     if (i == warp->num_meetings) {
-        meeting = Meeting{mask, 0, what};
+        meeting = Meeting{mask, 0, what, warp->meetings_begun++};
         warp->num_meetings++;
     }
     if (meeting.what != what)
         fail("lanes of mask %08x meet in different collectives", mask);
     meeting.arrived |= lane;
-    if (meeting.arrived == mask) {
+    /* Of these only __syncwarp orders what lanes write and read. */
+    char *order = what == Collective::sync ? &warp->order[meeting.number % sizeof warp->order] : nullptr;
+    if (order)
+        races::release(order);
+    bool last = meeting.arrived == mask;
+    if (last) {
         meeting = warp->meetings[--warp->num_meetings];
-        return warp;
+    } else {
+        sleep_lane(warp, lane);
+        yield(thread, warp);
     }
-    sleep_lane(warp, lane);
-    yield(thread, warp);
-    return nullptr;
+    if (order)
+        races::acquire(order);
+    return last ? warp : nullptr;
 }
 
 void depart(Warp *warp, uint32_t mask) {
@@ -408,6 +443,7 @@ static void make_copy(void *to, const void *from) {
 void start_copy(void *to, const void *from) {
     Thread *thread = self();
     Copies &copies = thread->copies;
+    races::copied(to, from, 16);
     if (!is_late()) {
         make_copy(to, from);
         return;
@@ -427,6 +463,7 @@ void wait_for_copies(unsigned pending_groups) {
         const Copies::Copy &copy = copies.ring[copies.first % Copies::MOST];
         if (copy.group + pending_groups >= copies.group)
             return;
+        races::copied(copy.to, copy.from, 16);
         make_copy(copy.to, copy.from);
     }
 }
@@ -435,9 +472,11 @@ void wait_for_copies(unsigned pending_groups) {
 
 static void fiber() {
     Thread *thread = self();
-    thread->grid->run(thread->grid->args);
     Warp *warp = thread->warp;
     Block *block = warp->block;
+    races::acquire(&block->cluster->order[AT_START]);
+    thread->grid->run(thread->grid->args);
+    races::release(&block->cluster->order[AT_END]);
     uint32_t lane = uint32_t(1) << thread->lane;
     Cluster *cluster = block->cluster;
     warp->alive &= ~lane;
@@ -457,6 +496,11 @@ struct Stacks {
     char *memory = nullptr;
     size_t count = 0;
     ~Stacks() {
+        drop();
+    }
+    void drop() {
+        for (size_t i = 0; i < count; i++)
+            races::destroy(reinterpret_cast<Thread *>(memory + (i + 1) * STACK - sizeof(Thread))->fiber);
         if (memory)
             munmap(memory, count * STACK);
     }
@@ -464,8 +508,7 @@ struct Stacks {
     void need(size_t threads) {
         if (threads <= count)
             return;
-        if (memory)
-            munmap(memory, count * STACK);
+        drop();
         size_t size = (threads + 1) * STACK;
         char *all = static_cast<char *>(
             mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -479,8 +522,10 @@ struct Stacks {
         munmap(all + before + threads * STACK, STACK - before);
         memory = all + before;
         count = threads;
-        for (size_t i = 0; i < threads; i++)
+        for (size_t i = 0; i < threads; i++) {
             mprotect(memory + i * STACK, 4096, PROT_NONE);
+            reinterpret_cast<Thread *>(memory + (i + 1) * STACK - sizeof(Thread))->fiber = races::make();
+        }
     }
 };
 
@@ -572,7 +617,7 @@ static void start_block(Processor *on, const Grid &grid, Dim at, unsigned rank) 
         warp.number = w;
         warp.alive = warp.ready = static_cast<uint32_t>((uint64_t(1) << lanes) - 1);
         warp.at_barrier = warp.asleep = 0;
-        warp.num_meetings = 0;
+        warp.num_meetings = warp.meetings_begun = 0;
         forget_jobs(warp.jobs);
         for (unsigned l = 0; l < lanes; l++) {
             unsigned i = w * WARP + l;
@@ -607,7 +652,11 @@ static void run_cluster(Processor *on, const Grid &grid, const SharedMemory *sha
     Warp &warp = block.warps[pick(block.ready_warps, cluster->backwards)];
     cluster->turn = warp.thread[pick(warp.ready, cluster->backwards)];
     on->running = &grid;
+    cluster->caller = races::current();
+    races::release(&cluster->order[AT_START]);
+    races::change_to(cluster->turn->fiber);
     change_over(&cluster->return_to, cluster->turn->stack_pointer);
+    races::acquire(&cluster->order[AT_END]);
     on->running = nullptr;
 }
 

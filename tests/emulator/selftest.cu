@@ -171,3 +171,25 @@ extern "C" __global__ __launch_bounds__(64) void selftest_fault(
             __syncwarp(0xffffffff);
     }
 }
+
+/* A warp's threads read what their neighbours wrote, or had copied; `order` is what stands between. */
+extern "C" __global__ __launch_bounds__(32) void selftest_neighbour(
+    const __grid_constant__ struct selftest_neighbour_args args) {
+    __shared__ int4 values[32];
+    wait_for_dependency();
+    int me = threadIdx.x;
+    if (args.copy) {
+        copy_16_async(&values[me], args.in + 4 * me);
+        end_copies();
+        wait_for_copies<0>();
+    } else {
+        values[me].x = args.in[4 * me];
+    }
+    if (args.order == SELFTEST_SYNCTHREADS)
+        __syncthreads();
+    if (args.order == SELFTEST_SYNCWARP)
+        __syncwarp();
+    if (args.order == SELFTEST_SHUFFLE)
+        __shfl_xor_sync(0xffffffff, me, 1);
+    args.out[me] = values[me ^ 1].x;
+}

@@ -39,6 +39,13 @@ struct selftest_matrices_args {
     uint16_t *out;      /* [2][32][8] */
 };
 
+struct selftest_neighbour_args {
+    const int32_t *in; /* [32][4] */
+    int32_t *out;      /* [32] */
+    int32_t copy, order;
+};
+enum { SELFTEST_SYNCTHREADS, SELFTEST_SYNCWARP, SELFTEST_SHUFFLE, SELFTEST_NOTHING };
+
 struct selftest_fault_args {
     int32_t *at;
     int32_t count, kind;

@@ -3,6 +3,7 @@
 #define FMK_EMULATOR_SM90_H
 
 #include "async.h"
+#include "races.h"
 
 inline uint8_t *dynamic_shared() {
     return emulator::dynamic_memory();
@@ -95,9 +96,6 @@ inline void store_transposed(uint32_t shared, const uint32_t v[4]) {
 
 /* ---- blocks and clusters ---- */
 
-inline void fence_device() {
-    __threadfence();
-}
 inline void barrier_named(uint32_t barrier, uint32_t threads) {
     emulator::named_barrier(barrier, threads, true);
 }
@@ -114,6 +112,8 @@ inline void cluster_wait() {
     emulator::cluster_barrier();
 }
 inline void store_4_floats_to(uint32_t rank, uint32_t shared, float4 v, uint32_t barrier) {
+    emulator::races::copied(emulator::shared_pointer(emulator::address_in(shared, rank)), nullptr, sizeof v);
+    emulator::will_complete(emulator::address_in(barrier, rank));
     emulator::do_in_time([=] {
         memcpy(emulator::shared_pointer(emulator::address_in(shared, rank)), &v, sizeof v);
         emulator::mbarrier_complete(emulator::address_in(barrier, rank), sizeof v);

@@ -1,5 +1,6 @@
 /* Tensor maps: what cuTensorMapEncodeTiled makes, and copies of boxes by them. */
 #include "async.h"
+#include "races.h"
 
 #include <cuda.h>
 #include <string.h>
@@ -67,11 +68,14 @@ void copy_box(uint32_t blocks, uint32_t to, const void *map_at, const int32_t *a
     for (int d = 0; d < dimensions; d++)
         first[d] = at[d];
     for (unsigned rank = 0; rank < cluster_size(); rank++)
-        if (blocks >> rank & 1)
+        if (blocks >> rank & 1) {
+            races::copied(shared_pointer(address_in(to, rank)), nullptr, bytes_of(map));
+            will_complete(address_in(barrier, rank));
             do_in_time([=] {
                 copy(map, address_in(to, rank), first);
                 mbarrier_complete(address_in(barrier, rank), bytes_of(map));
             });
+        }
     if (blocks >> cluster_size())
         fail("a box is copied to blocks 0x%x of a cluster of %u", blocks, cluster_size());
 }
