@@ -174,6 +174,7 @@ static Thread *pick_next(const Thread *thread, Warp *warp) {
 static void yield(Thread *thread, Warp *warp) {
     Cluster *cluster = warp->block->cluster;
     while (!cluster->ready_blocks && cluster->alive && !cluster->late.empty()) {
+        races::Unseen unseen;
         std::function<void()> action = std::move(cluster->late.front());
         cluster->late.pop_front();
         action();
@@ -268,6 +269,7 @@ bool is_late() {
 }
 
 void do_in_time(std::function<void()> action) {
+    races::Unseen unseen;
     if (is_late())
         own_block()->cluster->late.push_back(std::move(action));
     else

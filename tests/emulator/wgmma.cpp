@@ -4,6 +4,7 @@
  *
  * A product is made at once, or as late as may be: when its group is waited for. */
 #include "async.h"
+#include "races.h"
 #include "emulator.h"
 
 #include <deque>
@@ -105,6 +106,7 @@ void wgmma(const Wgmma &mine) {
         if (job.of[lane].b != job.of[0].b)
             fail("lanes of a wgmma have different descriptors");
     }
+    races::Unseen unseen;
     WarpJobs *jobs = own_jobs();
     job.group = jobs->group;
     if (is_late())
@@ -125,6 +127,7 @@ void wgmma_wait(unsigned pending) {
     Warp *warp = arrive(WHOLE_WARP, Collective::sync, nullptr);
     if (!warp)
         return;
+    races::Unseen unseen;
     WarpJobs *jobs = own_jobs();
     while (!jobs->jobs.empty() && jobs->group - jobs->jobs.front().group > pending) {
         make(jobs->jobs.front());
