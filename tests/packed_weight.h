@@ -25,7 +25,7 @@ struct packed_weight {
 };
 
 static inline void *allocate(uint64_t bytes) {
-    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    void *p = aligned_alloc(128, (bytes + 255) / 128 * 128);
     assert_non_null(p);
     return p;
 }

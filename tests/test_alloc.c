@@ -177,7 +177,7 @@ static fmk_status merged_weight(int sample) {
 }
 
 static fmk_status exported_weight(int sample) {
-    static unsigned char packed[1 << 20] __attribute__((aligned(64)));
+    static unsigned char packed[1 << 20] __attribute__((aligned(128)));
     fmk_context_desc context = context_desc(1);
     fmk_weight_desc desc = weight_desc(&sources[sample].part, 1);
     fmk_context *ctx = NULL;

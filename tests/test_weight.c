@@ -295,7 +295,7 @@ static void test_packed_damage(void **state) {
         fmk_weight *weight = create(&b, &part.part, 0), *copy;
         uint64_t size;
         OK(fmk_weight_export(weight, NULL, 0, &size));
-        uint8_t *bytes = aligned_alloc(64, (size + 63) / 64 * 64), *exact = malloc(size);
+        uint8_t *bytes = aligned_alloc(128, (size + 127) / 128 * 128), *exact = malloc(size);
         OK(fmk_weight_export(weight, bytes, size, &size));
         struct matrix in = random_matrix(FMK_F32, 2, 256, 256, &rng), out = matrix(FMK_F32, 2, 64, 64);
         fmk_part packed = {.struct_size = sizeof packed, .format = FMK_FORMAT_PACKED};
@@ -318,7 +318,7 @@ static void test_packed_damage(void **state) {
             fmk_weight_destroy(copy, b.queue);
         }
         if (samples[s].spec.groups == REF_GROUPS_SHUFFLED) {
-            /* k_index is the first section, at the next multiple of 128: a k that is not there is not read. */
+            /* k_index is the first section, at a multiple of 128: a k that is not there is not read. */
             const int32_t beyond[] = {256, -2, INT32_MAX, INT32_MIN};
             for (int i = 0; i < 4; i++) {
                 memcpy(exact, bytes, size);
@@ -332,6 +332,15 @@ static void test_packed_damage(void **state) {
         for (uint64_t cut = 1; cut < size; cut += 1 + cut / 3) {
             packed.qweight.data = buffer(bytes, size - cut);
             REFUSED_AS(fmk_weight_create(&copy, b.queue, &desc), FMK_EFORMAT, FMK_EINVAL, "qweight");
+        }
+        if (!on_gpu()) { /* which borrows nothing of the host's */
+            uint8_t *moved = aligned_alloc(128, (size + 64 + 127) / 128 * 128);
+            memcpy(moved + 64, bytes, size);
+            packed.qweight.data = buffer(moved + 64, size);
+            desc.flags = FMK_WEIGHT_BORROW;
+            REFUSED(fmk_weight_create(&copy, b.queue, &desc), FMK_EINVAL, "which is not a multiple of 128");
+            desc.flags = 0;
+            free(moved);
         }
         packed.qweight.data = buffer(bytes, size);
         packed.bias.data = buffer(bytes, size);
