@@ -185,11 +185,12 @@ template <class P> __device__ __forceinline__ Work find_work(const struct fmk_li
     return work;
 }
 
-/* Whether the warps beside those that fetch store a tile. */
+/* Whether the warps beside those that fetch store a tile: not the block's last, after which the warpgroups,
+ * which are more, have nothing else to do. */
 template <class X, class P>
 __device__ __forceinline__ bool hands_over(const struct fmk_linear_kernel_args &args, const Tile &tile,
-                                           bool split) {
-    return P::HANDS_OVER && !split && is_packed<X>(args, args.part[tile.part]);
+                                           bool split, bool last) {
+    return P::HANDS_OVER && !split && !last && is_packed<X>(args, args.part[tile.part]);
 }
 
 /* Fetches, or stores what is handed over. */
@@ -206,9 +207,10 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
     bool stored = false;
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
         const Tile tile = find_tile<P>(args.linear, walk, number, work.of_pair);
+        const bool last = number + work.stride >= walk.tiles;
         if (stored)
             arrive_named(BARRIER_STORED + group, WITH_STORING);
-        stored = group >= 0 && hands_over<X, P>(args.linear, tile, work.split);
+        stored = group >= 0 && hands_over<X, P>(args.linear, tile, work.split, last);
         if (stored) {
             barrier_named(BARRIER_HANDED + group, WITH_STORING);
             store_packed<P>(Target{args.linear, tile}, group, out + group * (P::OUT / P::WG), 0, P::T,
@@ -243,6 +245,7 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
         const Tile tile = find_tile<P>(linear, walk, number, work.of_pair);
         const Target target = {linear, tile};
+        const bool last = number + work.stride >= walk.tiles;
         float total[P::R][P::T / 2];
         const Part<P::R> part = part_of<X, P::R>(args, tile.part);
         multiply_units<X, P, STEPS>(stages, part, work.share, ring, stage, total);
@@ -266,7 +269,8 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
             barrier_named(BARRIER_STORED + group, WITH_STORING);
         handed = false;
         if (is_packed<X>(linear, linear.part[tile.part]))
-            handed = finish_packed<X, P>(target, out, hands_over<X, P>(linear, tile, work.split), total);
+            handed =
+                finish_packed<X, P>(target, out, hands_over<X, P>(linear, tile, work.split, last), total);
         else
             finish_tile<P>(target, (float *)out, total);
     }

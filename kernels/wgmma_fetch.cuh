@@ -34,6 +34,7 @@ template <class P> __device__ __forceinline__ void init_ring(const Ring &ring) {
 /* Its blocks may fetch into the stage again, as far as this warp is concerned. */
 template <class P> __device__ __forceinline__ void release_stage(const Ring &ring, int32_t slot) {
     const uint32_t lane = threadIdx.x % 32;
+    __syncwarp(); /* all lanes have read it */
     if (P::PAIR == 2 && lane < 2)
         mbarrier_arrive_of(lane, ring.empty + 8 * slot);
     if (P::PAIR == 1 && lane == 0)

@@ -10,21 +10,21 @@ static const struct {
     uint32_t shared; /* bytes */
     double unit, tile;
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_128X32] = {128, 32, 1, FMK_WGMMA_SHARED(2, 1, 32), 895, 500},
-    [FMK_WGMMA_256X32] = {256, 32, 1, FMK_WGMMA_SHARED(2, 2, 32), 1358, 1500},
-    [FMK_WGMMA_512X32] = {512, 32, 1, FMK_WGMMA_SHARED(2, 4, 32), 2600, 2500},
-    [FMK_WGMMA_128X64] = {128, 64, 1, FMK_WGMMA_SHARED(2, 1, 64), 1045, 1000},
-    [FMK_WGMMA_256X64] = {256, 64, 1, FMK_WGMMA_SHARED(2, 2, 64), 1580, 2500},
-    [FMK_WGMMA_512X64] = {512, 64, 1, FMK_WGMMA_SHARED(2, 4, 64), 2900, 5000},
-    [FMK_WGMMA_128X128] = {128, 128, 1, FMK_WGMMA_SHARED(2, 1, 128), 1214, 2500},
-    [FMK_WGMMA_256X128] = {256, 128, 1, FMK_WGMMA_SHARED(2, 2, 128), 2117, 5000},
-    [FMK_WGMMA_512X128] = {512, 128, 2, FMK_WGMMA_SHARED(2, 2, 128), 2137, 4000},
+    [FMK_WGMMA_128X32] = {128, 32, 1, FMK_WGMMA_SHARED(2, 1, 32), 627, 1237},
+    [FMK_WGMMA_256X32] = {256, 32, 1, FMK_WGMMA_SHARED(2, 2, 32), 1251, 3316},
+    [FMK_WGMMA_512X32] = {512, 32, 1, FMK_WGMMA_SHARED(2, 4, 32), 2353, 5718},
+    [FMK_WGMMA_128X64] = {128, 64, 1, FMK_WGMMA_SHARED(2, 1, 64), 849, 2890},
+    [FMK_WGMMA_256X64] = {256, 64, 1, FMK_WGMMA_SHARED(2, 2, 64), 1505, 6815},
+    [FMK_WGMMA_512X64] = {512, 64, 1, FMK_WGMMA_SHARED(2, 4, 64), 3031, 8227},
+    [FMK_WGMMA_128X128] = {128, 128, 1, FMK_WGMMA_SHARED(2, 1, 128), 1152, 6065},
+    [FMK_WGMMA_256X128] = {256, 128, 1, FMK_WGMMA_SHARED(2, 2, 128), 2218, 8479},
+    [FMK_WGMMA_512X128] = {512, 128, 2, FMK_WGMMA_SHARED(2, 2, 128), 2112, 9857},
 };
 
 enum {
     THREADS = 2 * 128 + FMK_WGMMA_FETCHING,
-    LAUNCH_CLOCKS = 5600,
-    CLUSTER_CLOCKS = 4000, /* of adding up a tile that a cluster shares */
+    LAUNCH_CLOCKS = 4837,
+    CLUSTER_CLOCKS = 3228, /* of adding up a tile that a cluster shares */
     GLU_ROWS = 256         /* of a kernel that has gate and up: two blocks of 64 rows a warpgroup */
 };
 
