@@ -264,6 +264,24 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t shared) {
     return swizzle_128 << 62 | block >> 4 << 32 | (uint64_t)1 << 16 | (shared & 0x3ffff) >> 4;
 }
 
+__device__ __forceinline__ void wgmma_n16_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %13, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, p, 1, 1, 0;\n\t}"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+                   "+f"(d[7])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
+}
+
+__device__ __forceinline__ void wgmma_n16_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %13, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, p, 1, 1, 0;\n\t}"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+                   "+f"(d[7])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
+}
+
 __device__ __forceinline__ void wgmma_n32_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
     asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %21, 0;\n\t"
                  "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"

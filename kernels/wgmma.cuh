@@ -48,118 +48,263 @@ __device__ __forceinline__ Part<R> part_of(const struct fmk_wgmma_args &args, in
     return part;
 }
 
-/* A warp's rows of a unit: the scales of group `group`; at_zeros as in Part. */
-__device__ __forceinline__ Group load_group(const uint8_t *unit, int32_t at_zeros, int group) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, at = FMK_T64_PLACE(16 * warp + lane / 4);
-    return Group{*(const uint32_t *)(unit + FMK_T64_CODES + 2 * (FMK_T64_ROWS * group + at)),
-                 at_zeros ? *(const uint16_t *)(unit + at_zeros + FMK_T64_ROWS * group + at) : 0x0808u};
+/* Where a thread finds what is its own of a unit, from the beginning of shared memory on, with slot 0. */
+struct Place {
+    uint32_t codes, scales, zeros; /* of 64 k; of a group of k */
+    bool has_zeros, leads;         /* the thread its warp */
+};
+
+template <class P> __device__ __forceinline__ Place place_of(int32_t at_zeros) {
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, group = threadIdx.x / 128;
+    const uint32_t unit = P::AT_WEIGHTS + group * P::R * FMK_WGMMA_UNIT;
+    const uint32_t row = FMK_T64_PLACE(16 * warp + lane / 4);
+    return Place{not_before_here(unit + FMK_INT4_UNIT_CODES * warp + 16 * lane),
+                 not_before_here(unit + FMK_T64_CODES + 2 * row), not_before_here(unit + at_zeros + row),
+                 not_before_here((uint32_t)at_zeros) != 0, not_before_here(lane) == 0};
 }
 
 /* A lane's codes of 64 k. */
-__device__ __forceinline__ uint4 load_codes(const uint8_t *unit, int tile) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    return *(const uint4 *)(unit + FMK_INT4_UNIT_CODES * warp + FMK_T16_TILE * tile + 16 * lane);
+__device__ __forceinline__ uint4 load_codes(const uint8_t *stages, const Place &place, uint32_t at) {
+    return *(const uint4 *)(stages + place.codes + at);
 }
 
-/* STEPS of 16 k are unpacked at a time. */
-template <class X, class P, int STEPS>
-__device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part<P::R> &part,
-                                               const Share &share, const Ring &ring, Stage &stage,
-                                               float (&total)[P::R][P::T / 2]) {
-    const uint8_t *weights = stages + P::AT_WEIGHTS + threadIdx.x / 128 * P::R * FMK_WGMMA_UNIT;
-    uint32_t fragment[2][STEPS][P::R][4];
-    uint4 codes[P::R];
-    Group groups[P::R];
-    typename X::Scales scales[P::R];
-    int32_t before = -1;
+__device__ __forceinline__ Group load_group(const uint8_t *stages, const Place &place, uint32_t at,
+                                            uint32_t group) {
+    return Group{*(const uint32_t *)(stages + place.scales + at + 2 * FMK_T64_ROWS * group),
+                 place.has_zeros ? *(const uint16_t *)(stages + place.zeros + at + FMK_T64_ROWS * group)
+                                 : 0x0808u};
+}
+
+template <class P> __device__ __forceinline__ void clear(float (&total)[P::R][P::T / 2]) {
 #pragma unroll
     for (int r = 0; r < P::R; r++)
 #pragma unroll
         for (int i = 0; i < P::T / 2; i++)
             total[r][i] = 0.0f;
-    if (share.begin < share.end) {
-        mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
+}
+
+/* Fragments are made here, and not between products, which the assembler would then do one by one. */
+template <int STEPS, int R> __device__ __forceinline__ void make_here(uint32_t (&fragment)[STEPS][R][4]) {
 #pragma unroll
-        for (int r = 0; r < P::R; r++) {
-            const uint8_t *unit = weights + stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
-            codes[r] = load_codes(unit, 0);
-            groups[r] = load_group(unit, part.at_zeros, 0);
-        }
-    }
-    for (int32_t i = share.begin; i < share.end; i++) {
-        const int32_t slot = stage.slot;
-        const uint8_t *unit = weights + slot * P::WEIGHTS;
-        const uint64_t acts = wgmma_descriptor(ring.base + slot * P::ACTS);
+    for (int s = 0; s < STEPS; s++)
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                fragment[s][r][i] = not_before_here(fragment[s][r][i]);
+}
+
+/* Steps of 16 k of a stage, from `step` on, whose activations begin at `acts`. */
+template <class X, class P, int STEPS>
+__device__ __forceinline__ void multiply_steps(float (&sum)[P::R][P::T / 2],
+                                               const uint32_t (&fragment)[STEPS][P::R][4], uint64_t acts,
+                                               int step, bool add) {
+    wgmma_fence();
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
 #pragma unroll
         for (int r = 0; r < P::R; r++)
-            scales[r] = X::scales(groups[r], part.dtype, part.inverse[r]);
+            multiply_tokens<X, P::T>(sum[r], fragment[s][r],
+                                     acts + (step + s) / 4 * (P::ACTS / 2 >> 4) + (step + s) % 4 * 2,
+                                     add || s > 0);
+    wgmma_end_group();
+}
+
+/* Groups of 128 k or more: codes are multiplied as they are, less their zero points, and what a unit of k
+ * comes to is scaled, in f32. While the tensor cores work on STEPS of 16 k, those after are unpacked. */
+template <class X, class P> struct Summed {
+    static constexpr int STEPS = P::SUMMED_STEPS;
+
+    static __device__ __forceinline__ void unpack(const uint4 (&codes)[P::R],
+                                                  const typename X::Zeros (&zeros)[P::R], int step,
+                                                  uint32_t (&fragment)[STEPS][P::R][4]) {
 #pragma unroll
-        for (int batch = 0; batch < 8 / STEPS; batch++) {
+        for (int s = 0; s < STEPS; s++)
 #pragma unroll
-            for (int s = 0; s < STEPS; s++)
+            for (int r = 0; r < P::R; r++)
+                X::integers(not_before_here(word_of(codes[r], (step + s) % 4)), zeros[r], fragment[s][r]);
+        make_here(fragment);
+    }
+
+    static __device__ __forceinline__ void add(int32_t dtype, const uint32_t (&scales)[P::R],
+                                               float (&sum)[P::R][P::T / 2], float (&total)[P::R][P::T / 2]) {
 #pragma unroll
-                for (int r = 0; r < P::R; r++) {
-                    const int step = batch * STEPS + s, chunk = step / 2;
-                    if (step && step % 2 == 0 && part.chunks <= 2 && (part.chunks == 1 || chunk % 2 == 0))
-                        scales[r] = X::scales(load_group(unit + r * FMK_WGMMA_UNIT, part.at_zeros,
-                                                         part.chunks == 1 ? chunk : chunk / 2),
-                                              part.dtype, part.inverse[r]);
-                    X::unpack(not_before_here(word_of(codes[r], step % 4)), scales[r],
-                              fragment[batch % 2][s][r]);
-                }
-            wgmma_fence();
+        for (int r = 0; r < P::R; r++) {
+            settle<P::T / 2>(sum[r]);
+            const float scale[] = {scale_to_f32((uint16_t)scales[r], dtype),
+                                   scale_to_f32((uint16_t)(scales[r] >> 16), dtype)};
 #pragma unroll
-            for (int s = 0; s < STEPS; s++)
+            for (int i = 0; i < P::T / 2; i++)
+                total[r][i] = fmaf(sum[r][i], scale[i / 2 % 2], total[r][i]);
+        }
+    }
+
+    static __device__ __forceinline__ void multiply(const uint8_t *stages, const Part<P::R> &part,
+                                                    const Share &share, const Ring &ring, Stage &stage,
+                                                    float (&total)[P::R][P::T / 2]) {
+        const Place place = place_of<P>(part.at_zeros);
+        uint32_t fragment[2][STEPS][P::R][4], scales[P::R] = {}, next[P::R];
+        typename X::Zeros zeros[P::R];
+        uint4 codes[P::R];
+        float sum[P::R][P::T / 2];
+        int32_t before = -1;
+        clear<P>(sum);
+        for (int32_t i = share.begin; i < share.end; i++) {
+            const uint32_t at = stage.slot * P::WEIGHTS;
+            const uint64_t acts = wgmma_descriptor(ring.base + stage.slot * P::ACTS);
+            mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
 #pragma unroll
-                for (int r = 0; r < P::R; r++) {
-                    const int step = batch * STEPS + s;
-                    multiply_tokens<X, P::T>(total[r], fragment[batch % 2][s][r],
-                                             acts + step / 4 * (P::ACTS / 2 >> 4) + step % 4 * 2);
-                }
-            wgmma_end_group();
-            /* What comes next is loaded while the tensor cores work. */
-            if ((batch + 1) * STEPS == 4) {
-#pragma unroll
-                for (int r = 0; r < P::R; r++)
-                    codes[r] = load_codes(unit + r * FMK_WGMMA_UNIT, 1);
+            for (int r = 0; r < P::R; r++) {
+                codes[r] = load_codes(stages, place, at + r * FMK_WGMMA_UNIT);
+                const Group group = load_group(stages, place, at + r * FMK_WGMMA_UNIT, 0);
+                zeros[r] = X::zeros(group.zeros);
+                next[r] = group.scales;
             }
-            if ((batch + 1) * STEPS == 8) {
-                next_stage<P>(stage);
-                if (i + 1 < share.end) {
+            unpack(codes, zeros, 0, fragment[0]);
+            wgmma_wait<0>();
+            add(part.dtype, scales, sum, total);
+            if (before >= 0)
+                release_stage<P>(ring, before, place.leads);
+            before = stage.slot;
+#pragma unroll
+            for (int r = 0; r < P::R; r++)
+                scales[r] = next[r];
+#pragma unroll
+            for (int step = 0; step < 8; step += STEPS) {
+                if (step)
+                    wgmma_wait<0>();
+                multiply_steps<X, P, STEPS>(sum, fragment[step / STEPS % 2], acts, step, step > 0);
+                if (step + STEPS == 4) {
+#pragma unroll
+                    for (int r = 0; r < P::R; r++)
+                        codes[r] = load_codes(stages, place, at + r * FMK_WGMMA_UNIT + FMK_T16_TILE);
+                }
+                if (step + STEPS < 8)
+                    unpack(codes, zeros, step + STEPS, fragment[(step / STEPS + 1) % 2]);
+            }
+            next_stage<P>(stage);
+        }
+        wgmma_wait<0>();
+        add(part.dtype, scales, sum, total);
+        if (before >= 0)
+            release_stage<P>(ring, before, place.leads);
+    }
+};
+
+/* Groups of any size: codes become weights before they are multiplied. A turn is two batches of STEPS, of
+ * which the tensor cores work on one while the other is unpacked. FINE: groups of 32 or 64 k. */
+template <class X, class P, bool FINE> struct Scaled {
+    static constexpr int STEPS = P::SCALED_STEPS, TURNS = 4 / STEPS; /* a unit's */
+
+    static __device__ __forceinline__ void multiply(const uint8_t *stages, const Part<P::R> &part,
+                                                    const Share &share, const Ring &ring, Stage &stage,
+                                                    float (&total)[P::R][P::T / 2]) {
+        const Place place = place_of<P>(part.at_zeros);
+        const int32_t shift = part.chunks == 2; /* from chunks of 32 k to groups */
+        uint32_t fragment[2][STEPS][P::R][4];
+        uint4 codes[P::R];
+        Group groups[P::R];
+        typename X::Scales scales[P::R];
+        int32_t before = -1;
+        if (share.begin < share.end) {
+            mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
+#pragma unroll
+            for (int r = 0; r < P::R; r++) {
+                const uint32_t at = stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
+                codes[r] = load_codes(stages, place, at);
+                groups[r] = load_group(stages, place, at, 0);
+            }
+        }
+        for (int32_t i = TURNS * share.begin; i < TURNS * share.end; i++) {
+            const int32_t slot = stage.slot, turn = i % TURNS;
+            const uint32_t at = slot * P::WEIGHTS;
+            const uint64_t acts = wgmma_descriptor(ring.base + slot * P::ACTS + turn * (P::ACTS / TURNS));
+#pragma unroll
+            for (int r = 0; r < P::R; r++)
+                scales[r] = X::scales(groups[r], part.dtype, part.inverse[r]);
+#pragma unroll
+            for (int batch = 0; batch < 2; batch++) {
+#pragma unroll
+                for (int s = 0; s < STEPS; s++)
+#pragma unroll
+                    for (int r = 0; r < P::R; r++) {
+                        const int step = batch * STEPS + s;
+                        if (FINE && step && step % 2 == 0)
+                            scales[r] = X::scales(load_group(stages, place, at + r * FMK_WGMMA_UNIT,
+                                                             (turn * STEPS + step / 2) >> shift),
+                                                  part.dtype, part.inverse[r]);
+                        X::unpack(not_before_here(word_of(codes[r], step % 4)), scales[r],
+                                  fragment[batch][s][r]);
+                    }
+                make_here(fragment[batch]);
+                multiply_steps<X, P, STEPS>(total, fragment[batch], acts, batch * STEPS, true);
+                /* What comes next is loaded while the tensor cores work. */
+                const bool last = batch == 1 && turn == TURNS - 1;
+                if (last)
+                    next_stage<P>(stage);
+                if (last && i + 1 < TURNS * share.end) {
                     mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
 #pragma unroll
                     for (int r = 0; r < P::R; r++) {
-                        const uint8_t *next = weights + stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
-                        codes[r] = load_codes(next, 0);
-                        groups[r] = load_group(next, part.at_zeros, 0);
+                        const uint32_t next = stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
+                        codes[r] = load_codes(stages, place, next);
+                        groups[r] = load_group(stages, place, next, 0);
                     }
                 }
+                if (!last && (batch + 1) * STEPS % 4 == 0) {
+#pragma unroll
+                    for (int r = 0; r < P::R; r++) {
+                        codes[r] = load_codes(stages, place, at + r * FMK_WGMMA_UNIT + FMK_T16_TILE);
+                        if (FINE && batch == 1)
+                            groups[r] = load_group(stages, place, at + r * FMK_WGMMA_UNIT,
+                                                   ((turn + 1) * STEPS) >> shift);
+                    }
+                }
+                wgmma_wait<1>();
+                if (batch == 0 && turn == 0 && before >= 0)
+                    release_stage<P>(ring, before, place.leads);
             }
-            wgmma_wait<1>();
-            if (batch == 0 && before >= 0)
-                release_stage<P>(ring, before);
+            before = slot;
         }
-        before = slot;
-    }
-    wgmma_wait<0>();
+        wgmma_wait<0>();
 #pragma unroll
-    for (int r = 0; r < P::R; r++)
-        settle<P::T / 2>(total[r]);
-    if (before >= 0)
-        release_stage<P>(ring, before);
-}
+        for (int r = 0; r < P::R; r++)
+            settle<P::T / 2>(total[r]);
+        if (before >= 0)
+            release_stage<P>(ring, before, place.leads);
+    }
 
-/* Sums of weights that were brought into range become those of the weights. */
-template <class P>
-__device__ __forceinline__ void restore_range(const Part<P::R> &part, float (&total)[P::R][P::T / 2]) {
+    /* Sums of weights that were brought into range become those of the weights. */
+    static __device__ __forceinline__ void restore_range(const Part<P::R> &part,
+                                                         float (&total)[P::R][P::T / 2]) {
 #pragma unroll
-    for (int r = 0; r < P::R; r++) {
-        if (part.scale[r] == 1.0f)
-            continue;
+        for (int r = 0; r < P::R; r++) {
+            if (part.scale[r] == 1.0f)
+                continue;
 #pragma unroll
-        for (int i = 0; i < P::T / 2; i++)
-            total[r][i] *= part.scale[r];
+            for (int i = 0; i < P::T / 2; i++)
+                total[r][i] *= part.scale[r];
+        }
     }
+};
+
+template <class X, class P>
+__device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part<P::R> &part,
+                                               const Share &share, const Ring &ring, Stage &stage,
+                                               float (&total)[P::R][P::T / 2]) {
+    clear<P>(total);
+    if constexpr (P::SUMMED_STEPS > 0) {
+        if (part.chunks == 4) {
+            Summed<X, P>::multiply(stages, part, share, ring, stage, total);
+            return;
+        }
+    } else if (part.chunks == 4) {
+        Scaled<X, P, false>::multiply(stages, part, share, ring, stage, total);
+        Scaled<X, P, false>::restore_range(part, total);
+        return;
+    }
+    Scaled<X, P, true>::multiply(stages, part, share, ring, stage, total);
+    Scaled<X, P, true>::restore_range(part, total);
 }
 
 /* ---- the kernel ---- */
@@ -187,17 +332,19 @@ template <class P> __device__ __forceinline__ Work find_work(const struct fmk_li
 
 /* Whether the warps beside those that fetch store a tile: not the block's last, after which the warpgroups,
  * which are more, have nothing else to do. */
-template <class X, class P>
+template <class X>
 __device__ __forceinline__ bool hands_over(const struct fmk_linear_kernel_args &args, const Tile &tile,
                                            bool split, bool last) {
-    return P::HANDS_OVER && !split && !last && is_packed<X>(args, args.part[tile.part]);
+    return !split && !last && is_packed<X>(args, args.part[tile.part]);
 }
 
 /* Fetches, or stores what is handed over. */
 template <class X, class P>
 __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, const uint8_t *out,
                                           const Ring &ring) {
-    const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32, group = warp - STORING_WARPS;
+    const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32;
+    const int32_t first =
+        warp < STORING_WARPS ? P::WG : warp - STORING_WARPS; /* group whose tiles it stores */
     const Work work = find_work<P>(args.linear);
     /* Weights do not depend on the kernel before, but which tiles there are may. */
     if (warp != WEIGHTS_WARP || args.linear.m_dev)
@@ -208,12 +355,12 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
         const Tile tile = find_tile<P>(args.linear, walk, number, work.of_pair);
         const bool last = number + work.stride >= walk.tiles;
-        if (stored)
+        for (int32_t group = first; stored && group < P::WG; group += FETCHING_WARPS - STORING_WARPS)
             arrive_named(BARRIER_STORED + group, WITH_STORING);
-        stored = group >= 0 && hands_over<X, P>(args.linear, tile, work.split, last);
-        if (stored) {
+        stored = hands_over<X>(args.linear, tile, work.split, last);
+        for (int32_t group = first; stored && group < P::WG; group += FETCHING_WARPS - STORING_WARPS) {
             barrier_named(BARRIER_HANDED + group, WITH_STORING);
-            store_packed<P>(Target{args.linear, tile}, group, out + group * (P::OUT / P::WG), 0, P::T,
+            store_packed<P>(Target{args.linear, tile}, group, out + group * (P::OUT / P::WG),
                             threadIdx.x % 32, 32);
         }
         if (warp == ACTS_WARP && threadIdx.x % 32 == 0)
@@ -230,7 +377,7 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
     }
 }
 
-template <class X, class P, int STEPS>
+template <class X, class P>
 __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, uint8_t *stages,
                                              const Ring &ring) {
     const struct fmk_linear_kernel_args &linear = args.linear;
@@ -248,8 +395,7 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
         const bool last = number + work.stride >= walk.tiles;
         float total[P::R][P::T / 2];
         const Part<P::R> part = part_of<X, P::R>(args, tile.part);
-        multiply_units<X, P, STEPS>(stages, part, work.share, ring, stage, total);
-        restore_range<P>(part, total);
+        multiply_units<X, P>(stages, part, work.share, ring, stage, total);
         if (work.split) {
             const Rank in = {cluster_rank(), cluster_size()};
             put_shared_tile<P>((float *)stages, total);
@@ -269,38 +415,33 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
             barrier_named(BARRIER_STORED + group, WITH_STORING);
         handed = false;
         if (is_packed<X>(linear, linear.part[tile.part]))
-            handed =
-                finish_packed<X, P>(target, out, hands_over<X, P>(linear, tile, work.split, last), total);
+            handed = finish_packed<X, P>(target, out, hands_over<X>(linear, tile, work.split, last), total);
         else
             finish_tile<P>(target, (float *)out, total);
     }
 }
 
-template <class X, int WG, int R, int T, int STEPS, int PAIR>
-__device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) {
-    using P = Plan<WG, R, T, PAIR>;
-    static_assert(WG == 2, "registers are dealt out for two");
+template <class X, class P> __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) {
     uint8_t *stages = dynamic_shared();
     const uint32_t base = shared_address(stages);
     const Ring ring = {base, base + P::AT_FULL, base + P::AT_EMPTY};
     allow_dependents();
     if (threadIdx.x == 32)
         prefetch_map(&args.in);
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0)
         mbarrier_init(base + P::AT_SENT, 1);
-        init_ring<P>(ring);
-    }
+    init_ring<P>(ring);
     __syncthreads();
-    if (PAIR > 1)
+    if (P::PAIR > 1)
         cluster_sync();
-    if (threadIdx.x >= 128 * WG) {
+    if (threadIdx.x >= 128 * P::WG) {
         give_registers<56>();
         fetch_all<X, P>(args, stages + P::AT_OUT, ring);
     } else {
-        take_registers<224>();
-        multiply_all<X, P, STEPS>(args, stages, ring);
+        take_registers<P::WG == 2 ? 224 : 104>();
+        multiply_all<X, P>(args, stages, ring);
     }
-    if (PAIR > 1) {
+    if (P::PAIR > 1) {
         __syncwarp();
         cluster_arrive(); /* a block does not leave while the other may still copy to it */
         cluster_wait();

@@ -18,10 +18,7 @@ enum {
 /* A block computes 64 r weight rows of each of its `groups` warpgroups by `tokens` tokens. Bytes of shared
  * memory: a stage of the ring, what a block has besides, the stages that fit, and the sum. */
 #define FMK_WGMMA_STAGE(groups, r, tokens) ((tokens)*2 * FMK_WGMMA_K + (groups) * (r)*FMK_WGMMA_UNIT)
-#define FMK_WGMMA_OUT_TOKENS(r, tokens)                                                                      \
-    ((r) == 4 ? 16 : (tokens)) /* for which there is room to store from                                      \
-                                */
-#define FMK_WGMMA_OUT(groups, r, tokens) ((groups)*FMK_WGMMA_OUT_TOKENS(r, tokens) * (128 * (r) + 16))
+#define FMK_WGMMA_OUT(groups, r, tokens) ((groups) * (tokens) * (128 * (r) + 16))
 #define FMK_WGMMA_REST(groups, r, tokens) (FMK_WGMMA_OUT(groups, r, tokens) + FMK_WGMMA_MOST_STAGES * 16 + 8)
 #define FMK_WGMMA_FIT(groups, r, tokens)                                                                     \
     ((FMK_WGMMA_MOST_SHARED - FMK_WGMMA_REST(groups, r, tokens)) / FMK_WGMMA_STAGE(groups, r, tokens))
@@ -32,14 +29,17 @@ enum {
     (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) +                              \
      FMK_WGMMA_REST(groups, r, tokens))
 
-/* The kernels of each type of activations, by the rows and tokens of a tile. The last is one of pairs. */
+/* The kernels of each type of activations, by the rows and tokens of a tile. 256X32_BOTH is slower than
+ * 256X32, but can have gate and up; the last is one of pairs. */
 enum {
+    FMK_WGMMA_128X16,
+    FMK_WGMMA_256X16,
+    FMK_WGMMA_512X16,
     FMK_WGMMA_128X32,
     FMK_WGMMA_256X32,
-    FMK_WGMMA_512X32,
+    FMK_WGMMA_256X32_BOTH,
     FMK_WGMMA_128X64,
     FMK_WGMMA_256X64,
-    FMK_WGMMA_512X64,
     FMK_WGMMA_128X128,
     FMK_WGMMA_256X128,
     FMK_WGMMA_512X128,

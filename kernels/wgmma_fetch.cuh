@@ -4,7 +4,7 @@
 
 #include "wgmma_tiles.cuh"
 
-enum { ACTS_WARP, WEIGHTS_WARP, STORING_WARPS /* one for each warpgroup that multiplies */ };
+enum { ACTS_WARP, WEIGHTS_WARP, STORING_WARPS /* from here on */, FETCHING_WARPS = FMK_WGMMA_FETCHING / 32 };
 
 struct Ring {
     uint32_t base, full, empty; /* addresses: stages, barriers */
@@ -22,22 +22,23 @@ template <class P> __device__ __forceinline__ void next_stage(Stage &stage) {
 }
 
 /* A stage is full when activations and weights have come, and empty when every multiplying warp of those
- * whose copies come here has let go of it. */
+ * whose copies come here has let go of it. A thread makes the barriers of a stage. */
 template <class P> __device__ __forceinline__ void init_ring(const Ring &ring) {
-    for (int i = 0; i < P::STAGES; i++) {
-        mbarrier_init(ring.full + 8 * i, 2);
-        mbarrier_init(ring.empty + 8 * i, 4 * P::WG * P::PAIR);
-    }
+    const uint32_t stage = threadIdx.x;
+    if (stage >= P::STAGES)
+        return;
+    mbarrier_init(ring.full + 8 * stage, 2);
+    mbarrier_init(ring.empty + 8 * stage, 4 * P::WG * P::PAIR);
     fence_mbarrier_init();
 }
 
-/* Its blocks may fetch into the stage again, as far as this warp is concerned. */
-template <class P> __device__ __forceinline__ void release_stage(const Ring &ring, int32_t slot) {
+/* Its blocks may fetch into the stage again, as far as this warp is concerned, whose first lane `leads`. */
+template <class P> __device__ __forceinline__ void release_stage(const Ring &ring, int32_t slot, bool leads) {
     const uint32_t lane = threadIdx.x % 32;
     __syncwarp(); /* all lanes have read it */
     if (P::PAIR == 2 && lane < 2)
         mbarrier_arrive_of(lane, ring.empty + 8 * slot);
-    if (P::PAIR == 1 && lane == 0)
+    if (P::PAIR == 1 && leads)
         mbarrier_arrive(ring.empty + 8 * slot);
 }
 

@@ -7,7 +7,7 @@
 #include "wgmma_tiles.cuh"
 
 /* Named barriers: of all multiplying warpgroups; of each; of each with the warp that stores its tiles. */
-enum { BARRIER_MULTIPLY = 1, BARRIER_GROUP = 2, BARRIER_HANDED = 4, BARRIER_STORED = 6 };
+enum { BARRIER_MULTIPLY = 1, BARRIER_GROUP = 2, BARRIER_HANDED = 6, BARRIER_STORED = 10 /* 4 each */ };
 enum { WITH_STORING = 128 + 32 /* threads */ };
 
 /* A warp's sums of tokens 8 j .. 8 j + 7 to [token][row]. */
@@ -130,19 +130,18 @@ __device__ __forceinline__ void put_packed(uint32_t to, int first, const float (
     }
 }
 
-/* Copies `tokens` from there to the output, from token `first` of the tile on; `threads` of the block do. */
+/* Copies a warpgroup's tile from there to the output; `threads` of the block do. */
 template <class P>
-__device__ __forceinline__ void store_packed(const Target &target, int group, const uint8_t *out, int first,
-                                             int tokens, int thread, int threads) {
+__device__ __forceinline__ void store_packed(const Target &target, int group, const uint8_t *out, int thread,
+                                             int threads) {
     const struct fmk_linear_part &part = target.args.part[target.tile.part];
     const int32_t row = target.tile.row + 64 * P::R * group;
     uint16_t *rows = (uint16_t *)target.out() + part.column + row;
-    tokens = min(tokens, target.tile.count - first);
 #pragma unroll 4
-    for (int i = thread; i < tokens * 8 * P::R; i += threads) {
+    for (int i = thread; i < target.tile.count * 8 * P::R; i += threads) {
         const int token = i / (8 * P::R), eight = i % (8 * P::R);
         if (row + 8 * eight < part.n)
-            *(uint4 *)(rows + target.row_of(first + token) * target.args.epilogue.out_stride + 8 * eight) =
+            *(uint4 *)(rows + target.row_of(token) * target.args.epilogue.out_stride + 8 * eight) =
                 *(const uint4 *)(out + token * P::PITCH + 16 * eight);
     }
 }
@@ -174,21 +173,16 @@ __device__ __forceinline__ bool finish_packed(const Target &target, uint8_t *out
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
     const uint32_t to = shared_address(out);
     add_bias<P>(target, total);
+    barrier_named(BARRIER_GROUP + group, 128); /* what was there is stored */
 #pragma unroll
-    for (int first = 0; first < P::T; first += P::OUT_TOKENS) {
-        if (first >= target.tile.count)
-            break;
-        barrier_named(BARRIER_GROUP + group, 128); /* what was there is stored */
-#pragma unroll
-        for (int token = 0; token < P::OUT_TOKENS; token += 16)
-            put_packed<X, P>(to + token * P::PITCH, first + token, total);
-        if (P::HANDS_OVER && hand_over) {
-            arrive_named(BARRIER_HANDED + group, WITH_STORING);
-            return true;
-        }
-        barrier_named(BARRIER_GROUP + group, 128);
-        store_packed<P>(target, group, out, first, P::OUT_TOKENS, thread, 128);
+    for (int token = 0; token < P::T; token += 16)
+        put_packed<X, P>(to + token * P::PITCH, token, total);
+    if (hand_over) {
+        arrive_named(BARRIER_HANDED + group, WITH_STORING);
+        return true;
     }
+    barrier_named(BARRIER_GROUP + group, 128);
+    store_packed<P>(target, group, out, thread, 128);
     return false;
 }
 

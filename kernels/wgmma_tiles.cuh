@@ -9,17 +9,18 @@ enum { TOKEN_TILES_TOGETHER = 16 /* so many tiles of tokens take turns with the 
 
 /* What lies where in shared memory: a ring of stages, activations first; sums on their way out; barriers.
  * PAIR_ blocks of a cluster have neighbouring rows and the same tokens, whose activations each fetches a part
- * of for both. */
-template <int WG_, int R_, int T_, int PAIR_> struct Plan {
+ * of for both. Of how many steps of 16 k codes are unpacked at a time: see Summed (0: there is no room for
+ * it) and Scaled in wgmma.cuh. */
+template <int WG_, int R_, int T_, int PAIR_, int SUMMED_STEPS_, int SCALED_STEPS_> struct Plan {
     static constexpr int WG = WG_, R = R_, T = T_, PAIR = PAIR_;
+    static constexpr int SUMMED_STEPS = SUMMED_STEPS_, SCALED_STEPS = SCALED_STEPS_;
     static constexpr int ROWS = 64 * R * WG, PANELS = WG * R;
     static constexpr int ACTS = T * 2 * FMK_WGMMA_K, WEIGHTS = PANELS * FMK_WGMMA_UNIT;
     static constexpr int STAGES = FMK_WGMMA_STAGES(WG, R, T);
     static constexpr int PITCH = 128 * R + 16; /* bytes, of a token's outputs on their way */
-    static constexpr int OUT_TOKENS = FMK_WGMMA_OUT_TOKENS(R, T), OUT = FMK_WGMMA_OUT(WG, R, T);
-    static constexpr bool HANDS_OVER = OUT_TOKENS == T; /* tiles, to warps that store them */
-    static constexpr int SUMS_PITCH = 64 * R + 4;       /* floats, of sums that are to be finished */
-    static constexpr int SUMS_TOKENS = OUT_TOKENS * PITCH / (4 * SUMS_PITCH) / 8 * 8;
+    static constexpr int OUT = FMK_WGMMA_OUT(WG, R, T);
+    static constexpr int SUMS_PITCH = 64 * R + 4; /* floats, of sums that are to be finished */
+    static constexpr int SUMS_TOKENS = T * PITCH / (4 * SUMS_PITCH) / 8 * 8;
     static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
                          AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
                          AT_SENT = AT_EMPTY + 8 * STAGES;
@@ -73,14 +74,19 @@ template <class P> __device__ __forceinline__ Walk make_walk(const struct fmk_wg
 template <class P>
 __device__ __forceinline__ Tile find_tile(const struct fmk_linear_kernel_args &args, const Walk &walk,
                                           int32_t number, int32_t rank) {
-    const int32_t of_expert = walk.row_tiles * walk.token_tiles, expert = number / of_expert;
-    number -= expert * of_expert;
-    const int32_t together = min(walk.token_tiles, (int32_t)TOKEN_TILES_TOGETHER);
-    const int32_t group = number / (walk.row_tiles * together),
-                  in_group = number - group * walk.row_tiles * together;
-    const int32_t first = group * together, width = min(together, walk.token_tiles - first);
-    int32_t row_tile = in_group / width, part = 0;
-    const int32_t token = P::T * (first + in_group - row_tile * width), rows = rows_of_tile<P>(args);
+    int32_t expert = 0, token_tile = 0, row_tile = number, part = 0;
+    if (walk.tiles > walk.row_tiles) { /* else those of one row of tiles, and no divisions */
+        const int32_t of_expert = walk.row_tiles * walk.token_tiles;
+        expert = number / of_expert;
+        number -= expert * of_expert;
+        const int32_t together = min(walk.token_tiles, (int32_t)TOKEN_TILES_TOGETHER);
+        const int32_t group = number / (walk.row_tiles * together),
+                      in_group = number - group * walk.row_tiles * together;
+        const int32_t first = group * together, width = min(together, walk.token_tiles - first);
+        row_tile = in_group / width;
+        token_tile = first + in_group - row_tile * width;
+    }
+    const int32_t token = P::T * token_tile, rows = rows_of_tile<P>(args);
     while (!args.glu && part < args.num_parts - 1 && row_tile >= tiles_of(args.part[part], rows))
         row_tile -= tiles_of(args.part[part++], rows);
     return Tile{part, expert, row_tile * rows + rank * (rows / P::PAIR), token,

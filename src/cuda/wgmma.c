@@ -6,26 +6,27 @@
 /* Of one type of activations; see kernels/wgmma.h. Clocks as measured on an H200: of a unit of K, and of
  * everything else that a tile takes. */
 static const struct {
-    int32_t rows, tokens, pair;
+    int32_t rows, tokens, pair, warpgroups;
+    bool glu;        /* can have gate and up */
     uint32_t shared; /* bytes */
     double unit, tile;
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_128X32] = {128, 32, 1, FMK_WGMMA_SHARED(2, 1, 32), 627, 1237},
-    [FMK_WGMMA_256X32] = {256, 32, 1, FMK_WGMMA_SHARED(2, 2, 32), 1251, 3316},
-    [FMK_WGMMA_512X32] = {512, 32, 1, FMK_WGMMA_SHARED(2, 4, 32), 2353, 5718},
-    [FMK_WGMMA_128X64] = {128, 64, 1, FMK_WGMMA_SHARED(2, 1, 64), 849, 2890},
-    [FMK_WGMMA_256X64] = {256, 64, 1, FMK_WGMMA_SHARED(2, 2, 64), 1505, 6815},
-    [FMK_WGMMA_512X64] = {512, 64, 1, FMK_WGMMA_SHARED(2, 4, 64), 3031, 8227},
-    [FMK_WGMMA_128X128] = {128, 128, 1, FMK_WGMMA_SHARED(2, 1, 128), 1152, 6065},
-    [FMK_WGMMA_256X128] = {256, 128, 1, FMK_WGMMA_SHARED(2, 2, 128), 2218, 8479},
-    [FMK_WGMMA_512X128] = {512, 128, 2, FMK_WGMMA_SHARED(2, 2, 128), 2112, 9857},
+    [FMK_WGMMA_128X16] = {128, 16, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 480, 1237},
+    [FMK_WGMMA_256X16] = {256, 16, 1, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 900, 3000},
+    [FMK_WGMMA_512X16] = {512, 16, 1, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1750, 5000},
+    [FMK_WGMMA_128X32] = {128, 32, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 32), 600, 1237},
+    [FMK_WGMMA_256X32] = {256, 32, 1, 4, false, FMK_WGMMA_SHARED(4, 1, 32), 960, 3300},
+    [FMK_WGMMA_256X32_BOTH] = {256, 32, 1, 2, true, FMK_WGMMA_SHARED(2, 2, 32), 1050, 3300},
+    [FMK_WGMMA_128X64] = {128, 64, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 64), 800, 2890},
+    [FMK_WGMMA_256X64] = {256, 64, 1, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1360, 5500},
+    [FMK_WGMMA_128X128] = {128, 128, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1110, 5000},
+    [FMK_WGMMA_256X128] = {256, 128, 1, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2150, 7500},
+    [FMK_WGMMA_512X128] = {512, 128, 2, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2112, 8000},
 };
 
 enum {
-    THREADS = 2 * 128 + FMK_WGMMA_FETCHING,
     LAUNCH_CLOCKS = 4837,
-    CLUSTER_CLOCKS = 3228, /* of adding up a tile that a cluster shares */
-    GLU_ROWS = 256         /* of a kernel that has gate and up: two blocks of 64 rows a warpgroup */
+    CLUSTER_CLOCKS = 3228 /* of adding up a tile that a cluster shares */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
@@ -62,8 +63,8 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
         at_once[i] =
             fmk_max(1, clusters[i].at_once * (uint32_t)problem->multiprocessors / clusters[0].at_once);
     for (int32_t v = 0; v < FMK_WGMMA_VARIANTS; v++) {
-        bool pair = variants[v].pair > 1, both = variants[v].rows / variants[v].pair == GLU_ROWS;
-        if (problem->glu && !both)
+        bool pair = variants[v].pair > 1;
+        if (problem->glu && !variants[v].glu)
             continue;
         uint32_t tiles = tiles_of(problem, v);
         for (int i = pair ? PAIRS : 0; i < (pair ? PAIRS + 1 : CLUSTERS); i++) {
@@ -108,7 +109,8 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
     struct fmk_cuda_grid grid = {.x = cut->blocks,
                                  .y = 1,
                                  .z = 1,
-                                 .threads = THREADS,
+                                 .threads =
+                                     (uint32_t)(128 * variants[variant].warpgroups + FMK_WGMMA_FETCHING),
                                  .shared = variants[variant].shared,
                                  .cluster = (uint32_t)cut->cluster};
     bool early = order->early;

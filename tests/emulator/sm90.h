@@ -179,6 +179,12 @@ inline uint64_t wgmma_descriptor(uint32_t shared) {
     return uint64_t(1) << 62 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 16 | (shared & 0x3ffff) >> 4;
 }
 
+inline void wgmma_n16_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 16, emulator::Number::f16});
+}
+inline void wgmma_n16_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 16, emulator::Number::bf16});
+}
 inline void wgmma_n32_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
     emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 32, emulator::Number::f16});
 }
