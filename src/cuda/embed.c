@@ -17,6 +17,7 @@ EMBED(dense_one, sm90);
 EMBED(dense_mma, sm80);
 EMBED(dense_mma, sm90);
 EMBED(int4_few, sm90);
+EMBED(int4_once, sm90);
 EMBED(int4_mma, sm80);
 EMBED(int4_mma, sm90);
 EMBED(q4k_mma, sm80);

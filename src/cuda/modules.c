@@ -35,6 +35,11 @@ static const char *const int4_few[] = {
     "few_f32_1",      "few_f32_8",       "few_any_f16_1", "few_any_f16_8", "few_any_f16_16", "few_any_bf16_1",
     "few_any_bf16_8", "few_any_bf16_16", "few_any_f32_1", "few_any_f32_8",
 };
+static const char *const int4_once[] = {
+    "once_f16_1",         "once_f16_8",      "once_f16_order",  "once_bf16_1",
+    "once_bf16_8",        "once_bf16_order", "once_any_f16_1",  "once_any_f16_8",
+    "once_any_f16_order", "once_any_bf16_1", "once_any_bf16_8", "once_any_bf16_order",
+};
 static const char *const int4_wgmma[] = {
     "int4_f16_128x16",       "int4_f16_256x16",      "int4_f16_512x16",  "int4_f16_128x32",
     "int4_f16_256x32",       "int4_f16_256x32_both", "int4_f16_128x64",  "int4_f16_256x64",
@@ -81,6 +86,7 @@ static const struct {
     [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma),
                              false},
     [FMK_MODULE_INT4_FEW] = {"int4_few", NULL, fmk_int4_few_sm90, int4_few, COUNT(int4_few), true},
+    [FMK_MODULE_INT4_ONCE] = {"int4_once", NULL, fmk_int4_once_sm90, int4_once, COUNT(int4_once), true},
     [FMK_MODULE_INT4_WGMMA] = {"int4_wgmma", NULL, fmk_int4_wgmma_sm90, int4_wgmma, COUNT(int4_wgmma), true},
     [FMK_MODULE_Q4K_MMA] = {"q4k_mma", fmk_q4k_mma_sm80, fmk_q4k_mma_sm90, q4k_mma, COUNT(q4k_mma), false},
     [FMK_MODULE_Q6K_MMA] = {"q6k_mma", fmk_q6k_mma_sm80, fmk_q6k_mma_sm90, q6k_mma, COUNT(q6k_mma), false},

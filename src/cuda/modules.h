@@ -12,6 +12,7 @@ enum fmk_cuda_module {
     FMK_MODULE_DENSE_MMA,
     FMK_MODULE_INT4_MMA,
     FMK_MODULE_INT4_FEW,
+    FMK_MODULE_INT4_ONCE,
     FMK_MODULE_Q4K_MMA,
     FMK_MODULE_Q6K_MMA,
     FMK_MODULE_PLAIN,
@@ -54,6 +55,9 @@ CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module
 /* int4_few: FMK_FEW_16 where there are three of one type of activations, + FMK_FEW_BF16 or FMK_FEW_F32 (which
  * has no FMK_FEW_16), + FMK_FEW_ANY where chunks is not 4. */
 enum { FMK_FEW_1, FMK_FEW_8, FMK_FEW_16, FMK_FEW_BF16, FMK_FEW_F32 = 6, FMK_FEW_ANY = 8 };
+
+/* int4_once: tokens, or one in act-order; + FMK_ONCE_BF16, + FMK_ONCE_ANY as above. */
+enum { FMK_ONCE_1, FMK_ONCE_8, FMK_ONCE_ORDER, FMK_ONCE_BF16, FMK_ONCE_ANY = 2 * FMK_ONCE_BF16 };
 
 /* int4_wgmma: enum FMK_WGMMA_128X32 .. (kernels/wgmma.h) + FMK_WGMMA_VARIANTS where activations are bf16. */
 
