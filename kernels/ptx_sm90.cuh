@@ -34,16 +34,6 @@ __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrier, uint
                  : "memory");
 }
 
-/* Arrives on the barrier that block `rank` of the cluster has at this address. Releases what was read, not
- * what was written: that would take a fence of the whole device. */
-__device__ __forceinline__ void mbarrier_arrive_of(uint32_t rank, uint32_t barrier) {
-    asm volatile("{\n\t.reg .b32 there;\n\t"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
-                 "r"(rank)
-                 : "memory");
-}
-
 /* Returns when the phase of this parity has ended. The instruction waits a little each time. */
 __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     uint32_t done = 0;
@@ -89,16 +79,6 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const void *map, int32
                  : "memory");
 }
 
-/* The same to the blocks of the cluster whose bits are set: to the same address of each, counting on the
- * barrier that it has at this address. */
-__device__ __forceinline__ void copy_box_to(uint16_t blocks, uint32_t shared, const void *map, int32_t column,
-                                            int32_t row, int32_t matrix, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared),
-                 "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier), "h"(blocks)
-                 : "memory");
-}
-
 __device__ __forceinline__ void prefetch_map(const void *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -113,6 +93,13 @@ __device__ __forceinline__ void barrier_named(uint32_t barrier, uint32_t threads
 /* One that does not wait for the others: of `threads` too. */
 __device__ __forceinline__ void arrive_named(uint32_t barrier, uint32_t threads) {
     asm volatile("barrier.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+/* A warp's lanes meet: `all` are its bits. Where the compiler knows all about them, it leaves __syncwarp out,
+ * and tools that look for races see no order between what lanes did before and what one of them does after.
+ */
+__device__ __forceinline__ void meet(uint32_t all) {
+    asm volatile("bar.warp.sync %0;" ::"r"(all) : "memory");
 }
 
 /* The calling warpgroup's registers per thread. */

@@ -9,8 +9,7 @@
  * With an activation the two blocks of 64 rows of a warpgroup (R = 2) are the same rows of gate and of up.
  *
  * A cluster of blocks computes a tile after the other. Its blocks each sum their share of the units of K, and
- * then add up their share of the tokens, in the order of the blocks: where tiles are few. Or they are a pair
- * (PAIR = 2), which has neighbouring rows and shares the fetching of activations. */
+ * then add up their share of the tokens, in the order of the blocks: where tiles are few. */
 #ifndef FMK_KERNELS_WGMMA_CUH
 #define FMK_KERNELS_WGMMA_CUH
 
@@ -51,7 +50,8 @@ __device__ __forceinline__ Part<R> part_of(const struct fmk_wgmma_args &args, in
 /* Where a thread finds what is its own of a unit, from the beginning of shared memory on, with slot 0. */
 struct Place {
     uint32_t codes, scales, zeros; /* of 64 k; of a group of k */
-    bool has_zeros, leads;         /* the thread its warp */
+    bool has_zeros;
+    Warp warp;
 };
 
 template <class P> __device__ __forceinline__ Place place_of(int32_t at_zeros) {
@@ -60,7 +60,8 @@ template <class P> __device__ __forceinline__ Place place_of(int32_t at_zeros) {
     const uint32_t row = FMK_T64_PLACE(16 * warp + lane / 4);
     return Place{not_before_here(unit + FMK_INT4_UNIT_CODES * warp + 16 * lane),
                  not_before_here(unit + FMK_T64_CODES + 2 * row), not_before_here(unit + at_zeros + row),
-                 not_before_here((uint32_t)at_zeros) != 0, not_before_here(lane) == 0};
+                 not_before_here((uint32_t)at_zeros) != 0,
+                 Warp{not_before_here(0xffffffff), not_before_here(lane) == 0}};
 }
 
 /* A lane's codes of 64 k. */
@@ -164,7 +165,7 @@ template <class X, class P> struct Summed {
             wgmma_wait<0>();
             add(part.dtype, scales, sum, total);
             if (before >= 0)
-                release_stage<P>(ring, before, place.leads);
+                release_stage(ring, before, place.warp);
             before = stage.slot;
 #pragma unroll
             for (int r = 0; r < P::R; r++)
@@ -187,7 +188,7 @@ template <class X, class P> struct Summed {
         wgmma_wait<0>();
         add(part.dtype, scales, sum, total);
         if (before >= 0)
-            release_stage<P>(ring, before, place.leads);
+            release_stage(ring, before, place.warp);
     }
 };
 
@@ -262,7 +263,7 @@ template <class X, class P, bool FINE> struct Scaled {
                 }
                 wgmma_wait<1>();
                 if (batch == 0 && turn == 0 && before >= 0)
-                    release_stage<P>(ring, before, place.leads);
+                    release_stage(ring, before, place.warp);
             }
             before = slot;
         }
@@ -271,7 +272,7 @@ template <class X, class P, bool FINE> struct Scaled {
         for (int r = 0; r < P::R; r++)
             settle<P::T / 2>(total[r]);
         if (before >= 0)
-            release_stage<P>(ring, before, place.leads);
+            release_stage(ring, before, place.warp);
     }
 
     /* Sums of weights that were brought into range become those of the weights. */
@@ -309,10 +310,17 @@ __device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part
 
 /* ---- the kernel ---- */
 
+/* A line of the arguments each: of all warps at once, what they wait for they do not wait for later, one line
+ * after the other. */
+__device__ __forceinline__ void prefetch_arguments(const struct fmk_wgmma_args &args) {
+    enum { LINE = 64 };
+    for (uint32_t at = LINE * (threadIdx.x / 32); at < sizeof args; at += LINE * (blockDim.x / 32))
+        not_before_here(*(const uint32_t *)((const char *)&args + at));
+}
+
 /* What a block does with tiles. */
 struct Work {
     int32_t first, stride; /* tiles */
-    int32_t of_pair;       /* the block's rank in its pair */
     bool split;            /* the cluster shares K, */
     Share share;           /* of which this is the block's */
 };
@@ -320,11 +328,10 @@ struct Work {
 template <class P> __device__ __forceinline__ Work find_work(const struct fmk_linear_kernel_args &args) {
     const uint32_t rank = cluster_rank(), size = cluster_size();
     const int32_t units = units_of_k(args);
-    const bool split = P::PAIR == 1 && size > 1;
+    const bool split = size > 1;
     Work work;
     work.first = blockIdx.x / size;
     work.stride = gridDim.x / size;
-    work.of_pair = P::PAIR == 1 ? 0 : rank;
     work.split = split;
     work.share = split ? share_of(units, rank, size) : Share{0, units};
     return work;
@@ -353,7 +360,7 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
     Stage stage = {0, 0};
     bool stored = false;
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
-        const Tile tile = find_tile<P>(args.linear, walk, number, work.of_pair);
+        const Tile tile = find_tile<P>(args.linear, walk, number);
         const bool last = number + work.stride >= walk.tiles;
         for (int32_t group = first; stored && group < P::WG; group += FETCHING_WARPS - STORING_WARPS)
             arrive_named(BARRIER_STORED + group, WITH_STORING);
@@ -364,7 +371,7 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
                             threadIdx.x % 32, 32);
         }
         if (warp == ACTS_WARP && threadIdx.x % 32 == 0)
-            fetch_acts<P>(&args.in, tile, work.share, work.of_pair, ring, stage);
+            fetch_acts<P>(&args.in, tile, work.share, ring, stage);
         else if (warp == WEIGHTS_WARP)
             fetch_weights<P>(args.linear, tile, work.share, ring, stage);
         if (work.split) { /* the ring is the tile's sums for a while */
@@ -390,7 +397,7 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
     bool handed = false; /* and `out` not taken back */
     uint32_t parity = 0; /* of the next tile that the cluster shares */
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
-        const Tile tile = find_tile<P>(linear, walk, number, work.of_pair);
+        const Tile tile = find_tile<P>(linear, walk, number);
         const Target target = {linear, tile};
         const bool last = number + work.stride >= walk.tiles;
         float total[P::R][P::T / 2];
@@ -426,25 +433,19 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
     const uint32_t base = shared_address(stages);
     const Ring ring = {base, base + P::AT_FULL, base + P::AT_EMPTY};
     allow_dependents();
-    if (threadIdx.x == 32)
+    prefetch_arguments(args);
+    if (threadIdx.x == 0)
         prefetch_map(&args.in);
     if (threadIdx.x == 0)
         mbarrier_init(base + P::AT_SENT, 1);
     init_ring<P>(ring);
     __syncthreads();
-    if (P::PAIR > 1)
-        cluster_sync();
     if (threadIdx.x >= 128 * P::WG) {
         give_registers<56>();
         fetch_all<X, P>(args, stages + P::AT_OUT, ring);
     } else {
         take_registers<P::WG == 2 ? 224 : 104>();
         multiply_all<X, P>(args, stages, ring);
-    }
-    if (P::PAIR > 1) {
-        __syncwarp();
-        cluster_arrive(); /* a block does not leave while the other may still copy to it */
-        cluster_wait();
     }
 }
 

@@ -29,20 +29,17 @@ enum {
     (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) +                              \
      FMK_WGMMA_REST(groups, r, tokens))
 
-/* The kernels of each type of activations, by the rows and tokens of a tile. 256X32_BOTH is slower than
- * 256X32, but can have gate and up; the last is one of pairs. */
+/* The kernels of each type of activations, by the rows and tokens of a tile. */
 enum {
     FMK_WGMMA_128X16,
     FMK_WGMMA_256X16,
     FMK_WGMMA_512X16,
     FMK_WGMMA_128X32,
     FMK_WGMMA_256X32,
-    FMK_WGMMA_256X32_BOTH,
     FMK_WGMMA_128X64,
     FMK_WGMMA_256X64,
     FMK_WGMMA_128X128,
     FMK_WGMMA_256X128,
-    FMK_WGMMA_512X128,
     FMK_WGMMA_VARIANTS
 };
 

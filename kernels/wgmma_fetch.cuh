@@ -14,6 +14,11 @@ struct Stage {
     int32_t slot, parity;
 };
 
+struct Warp {
+    uint32_t lanes; /* all of them, which the compiler does not know */
+    bool leads;     /* the thread: the first of them */
+};
+
 template <class P> __device__ __forceinline__ void next_stage(Stage &stage) {
     if (++stage.slot == P::STAGES) {
         stage.slot = 0;
@@ -21,24 +26,22 @@ template <class P> __device__ __forceinline__ void next_stage(Stage &stage) {
     }
 }
 
-/* A stage is full when activations and weights have come, and empty when every multiplying warp of those
- * whose copies come here has let go of it. A thread makes the barriers of a stage. */
+/* A stage is full when activations and weights have come, and empty when every multiplying warp has let go of
+ * it. Each warp makes the barriers of some stages: one after the other they would take a thousand clocks. */
 template <class P> __device__ __forceinline__ void init_ring(const Ring &ring) {
-    const uint32_t stage = threadIdx.x;
-    if (stage >= P::STAGES)
+    if (threadIdx.x % 32)
         return;
-    mbarrier_init(ring.full + 8 * stage, 2);
-    mbarrier_init(ring.empty + 8 * stage, 4 * P::WG * P::PAIR);
+    for (int32_t stage = threadIdx.x / 32; stage < P::STAGES; stage += blockDim.x / 32) {
+        mbarrier_init(ring.full + 8 * stage, 2);
+        mbarrier_init(ring.empty + 8 * stage, 4 * P::WG);
+    }
     fence_mbarrier_init();
 }
 
-/* Its blocks may fetch into the stage again, as far as this warp is concerned, whose first lane `leads`. */
-template <class P> __device__ __forceinline__ void release_stage(const Ring &ring, int32_t slot, bool leads) {
-    const uint32_t lane = threadIdx.x % 32;
-    __syncwarp(); /* all lanes have read it */
-    if (P::PAIR == 2 && lane < 2)
-        mbarrier_arrive_of(lane, ring.empty + 8 * slot);
-    if (P::PAIR == 1 && leads)
+/* Copies may fetch into the stage again, as far as this warp is concerned, whose first lane `leads`. */
+__device__ __forceinline__ void release_stage(const Ring &ring, int32_t slot, const Warp &warp) {
+    meet(warp.lanes); /* all have read it */
+    if (warp.leads)
         mbarrier_arrive(ring.empty + 8 * slot);
 }
 
@@ -73,23 +76,18 @@ __device__ __forceinline__ void fetch_weights(const struct fmk_linear_kernel_arg
     }
 }
 
-/* One thread. Boxes are of T / PAIR tokens; where there are none, and past k, they are zeros. */
+/* One thread. Where there are no tokens, and past k, boxes are zeros. */
 template <class P>
 __device__ __forceinline__ void fetch_acts(const void *map, const Tile &tile, const Share &share,
-                                           int32_t rank, const Ring &ring, Stage &stage) {
+                                           const Ring &ring, Stage &stage) {
     for (int32_t unit = share.begin; unit < share.end; unit++) {
         const uint32_t at = ring.base + stage.slot * P::ACTS, full = ring.full + 8 * stage.slot;
         mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
         mbarrier_arrive_expecting(full, P::ACTS);
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int32_t column = FMK_WGMMA_K * unit + FMK_WGMMA_BOX * half;
-            if (P::PAIR == 2)
-                copy_box_to(3, at + half * P::ACTS / 2 + rank * P::ACTS / 4, map, column,
-                            tile.token + rank * P::T / 2, tile.expert, full);
-            else
-                copy_box(at + half * P::ACTS / 2, map, column, tile.token, tile.expert, full);
-        }
+        for (int half = 0; half < 2; half++)
+            copy_box(at + half * P::ACTS / 2, map, FMK_WGMMA_K * unit + FMK_WGMMA_BOX * half, tile.token,
+                     tile.expert, full);
         next_stage<P>(stage);
     }
 }

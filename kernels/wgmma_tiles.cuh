@@ -8,11 +8,10 @@
 enum { TOKEN_TILES_TOGETHER = 16 /* so many tiles of tokens take turns with the same weights */ };
 
 /* What lies where in shared memory: a ring of stages, activations first; sums on their way out; barriers.
- * PAIR_ blocks of a cluster have neighbouring rows and the same tokens, whose activations each fetches a part
- * of for both. Of how many steps of 16 k codes are unpacked at a time: see Summed (0: there is no room for
- * it) and Scaled in wgmma.cuh. */
-template <int WG_, int R_, int T_, int PAIR_, int SUMMED_STEPS_, int SCALED_STEPS_> struct Plan {
-    static constexpr int WG = WG_, R = R_, T = T_, PAIR = PAIR_;
+ * Of how many steps of 16 k codes are unpacked at a time: see Summed (0: there is no room for it) and Scaled
+ * in wgmma.cuh. */
+template <int WG_, int R_, int T_, int SUMMED_STEPS_, int SCALED_STEPS_> struct Plan {
+    static constexpr int WG = WG_, R = R_, T = T_;
     static constexpr int SUMMED_STEPS = SUMMED_STEPS_, SCALED_STEPS = SCALED_STEPS_;
     static constexpr int ROWS = 64 * R * WG, PANELS = WG * R;
     static constexpr int ACTS = T * 2 * FMK_WGMMA_K, WEIGHTS = PANELS * FMK_WGMMA_UNIT;
@@ -55,7 +54,7 @@ __device__ __forceinline__ int32_t tiles_of(const struct fmk_linear_part &part, 
 /* Rows of a part that a cluster's tile has. */
 template <class P>
 __device__ __forceinline__ int32_t rows_of_tile(const struct fmk_linear_kernel_args &args) {
-    return args.glu ? P::PAIR * P::ROWS / 2 : P::PAIR * P::ROWS;
+    return args.glu ? P::ROWS / 2 : P::ROWS;
 }
 
 template <class P> __device__ __forceinline__ Walk make_walk(const struct fmk_wgmma_args &args) {
@@ -70,10 +69,9 @@ template <class P> __device__ __forceinline__ Walk make_walk(const struct fmk_wg
     return walk;
 }
 
-/* `rank`: of the block in its pair. */
 template <class P>
 __device__ __forceinline__ Tile find_tile(const struct fmk_linear_kernel_args &args, const Walk &walk,
-                                          int32_t number, int32_t rank) {
+                                          int32_t number) {
     int32_t expert = 0, token_tile = 0, row_tile = number, part = 0;
     if (walk.tiles > walk.row_tiles) { /* else those of one row of tiles, and no divisions */
         const int32_t of_expert = walk.row_tiles * walk.token_tiles;
@@ -89,8 +87,7 @@ __device__ __forceinline__ Tile find_tile(const struct fmk_linear_kernel_args &a
     const int32_t token = P::T * token_tile, rows = rows_of_tile<P>(args);
     while (!args.glu && part < args.num_parts - 1 && row_tile >= tiles_of(args.part[part], rows))
         row_tile -= tiles_of(args.part[part++], rows);
-    return Tile{part, expert, row_tile * rows + rank * (rows / P::PAIR), token,
-                min(P::T, walk.tokens - token)};
+    return Tile{part, expert, row_tile * rows, token, min(P::T, walk.tokens - token)};
 }
 
 /* ---- units of K ---- */

@@ -6,27 +6,25 @@
 /* Of one type of activations; see kernels/wgmma.h. Clocks as measured on an H200: of a unit of K, and of
  * everything else that a tile takes. */
 static const struct {
-    int32_t rows, tokens, pair, warpgroups;
+    int32_t rows, tokens, warpgroups;
     bool glu;        /* can have gate and up */
     uint32_t shared; /* bytes */
     double unit, tile;
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_128X16] = {128, 16, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 480, 1237},
-    [FMK_WGMMA_256X16] = {256, 16, 1, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 900, 3000},
-    [FMK_WGMMA_512X16] = {512, 16, 1, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1750, 5000},
-    [FMK_WGMMA_128X32] = {128, 32, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 32), 600, 1237},
-    [FMK_WGMMA_256X32] = {256, 32, 1, 4, false, FMK_WGMMA_SHARED(4, 1, 32), 960, 3300},
-    [FMK_WGMMA_256X32_BOTH] = {256, 32, 1, 2, true, FMK_WGMMA_SHARED(2, 2, 32), 1050, 3300},
-    [FMK_WGMMA_128X64] = {128, 64, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 64), 800, 2890},
-    [FMK_WGMMA_256X64] = {256, 64, 1, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1360, 5500},
-    [FMK_WGMMA_128X128] = {128, 128, 1, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1110, 5000},
-    [FMK_WGMMA_256X128] = {256, 128, 1, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2150, 7500},
-    [FMK_WGMMA_512X128] = {512, 128, 2, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2112, 8000},
+    [FMK_WGMMA_128X16] = {128, 16, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 484, 2388},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 815, 3326},
+    [FMK_WGMMA_512X16] = {512, 16, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1554, 5017},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, FMK_WGMMA_SHARED(2, 1, 32), 572, 3178},
+    [FMK_WGMMA_256X32] = {256, 32, 2, true, FMK_WGMMA_SHARED(2, 2, 32), 957, 4349},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, FMK_WGMMA_SHARED(2, 1, 64), 724, 5691},
+    [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1340, 9341},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1084, 7979},
+    [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2219, 9930},
 };
 
 enum {
-    LAUNCH_CLOCKS = 4837,
-    CLUSTER_CLOCKS = 3228 /* of adding up a tile that a cluster shares */
+    LAUNCH_CLOCKS = 2789,
+    CLUSTER_CLOCKS = 4101 /* of adding up a tile that a cluster shares */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
@@ -34,7 +32,7 @@ enum {
 static const struct {
     uint32_t blocks, at_once;
 } clusters[] = {{1, 132}, {2, 66}, {3, 39}, {4, 30}, {5, 22}, {6, 17}, {8, 15}};
-enum { CLUSTERS = sizeof clusters / sizeof clusters[0], PAIRS = 1 };
+enum { CLUSTERS = sizeof clusters / sizeof clusters[0] };
 
 static uint32_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t variant) {
     uint32_t rows = (uint32_t)(problem->glu ? variants[variant].rows / 2 : variants[variant].rows);
@@ -47,7 +45,7 @@ static uint32_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t varian
 /* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. */
 static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units, uint32_t size,
                                 uint32_t at_once) {
-    bool split = size > 1 && variants[variant].pair == 1;
+    bool split = size > 1;
     uint32_t turns = (tiles + at_once - 1) / at_once, share = split ? (units + size - 1) / size : units;
     double tile = share * variants[variant].unit + variants[variant].tile + (split ? CLUSTER_CLOCKS : 0);
     return (struct fmk_wgmma_cut){variant, (int32_t)size, fmk_min(tiles, at_once) * size,
@@ -63,12 +61,11 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
         at_once[i] =
             fmk_max(1, clusters[i].at_once * (uint32_t)problem->multiprocessors / clusters[0].at_once);
     for (int32_t v = 0; v < FMK_WGMMA_VARIANTS; v++) {
-        bool pair = variants[v].pair > 1;
         if (problem->glu && !variants[v].glu)
             continue;
         uint32_t tiles = tiles_of(problem, v);
-        for (int i = pair ? PAIRS : 0; i < (pair ? PAIRS + 1 : CLUSTERS); i++) {
-            if (i && !pair && tiles > at_once[i])
+        for (int i = 0; i < CLUSTERS; i++) {
+            if (i && tiles > at_once[i])
                 break; /* K is shared only where tiles are few */
             struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
             if (candidate.clocks < best.clocks)
@@ -102,8 +99,7 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
-    fmk_status status =
-        describe_activations(order->queue->ctx, args, variants[variant].tokens / variants[variant].pair);
+    fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
     if (status)
         return status;
     struct fmk_cuda_grid grid = {.x = cut->blocks,

@@ -15,8 +15,8 @@ struct fmk_wgmma_problem {
 
 /* How it is cut. */
 struct fmk_wgmma_cut {
-    int32_t variant; /* FMK_WGMMA_128X32 .. */
-    int32_t cluster; /* blocks; that share K, or in a pair activations */
+    int32_t variant; /* FMK_WGMMA_128X16 .. */
+    int32_t cluster; /* blocks that share K */
     uint32_t blocks;
     double clocks; /* that it takes, as far as the model goes */
 };

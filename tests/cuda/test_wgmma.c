@@ -213,11 +213,9 @@ static void check_cut(const struct subject *s, struct bench *b, int32_t variant,
     free_matrix(&out);
 }
 
-enum { PAIR = FMK_WGMMA_512X128 };
-
 static bool serves_glu(int32_t variant) {
-    return variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32_BOTH || variant == FMK_WGMMA_256X64 ||
-           variant == FMK_WGMMA_256X128 || variant == PAIR;
+    return variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 || variant == FMK_WGMMA_256X64 ||
+           variant == FMK_WGMMA_256X128;
 }
 
 static void test_all(fmk_dtype type, const char *name) {
@@ -240,7 +238,7 @@ static void test_all(fmk_dtype type, const char *name) {
             if (problems[i].glu && !serves_glu(variant))
                 continue;
             for (size_t c = 0; c < 3; c++)
-                if (variant == PAIR ? c == 1 : !quick() || c == (i + (size_t)variant) % 3)
+                if (!quick() || c == (i + (size_t)variant) % 3)
                     check_cut(&s, &b, variant, clusters[c]);
         }
         free_subject(&s, &b);
@@ -277,7 +275,6 @@ static void test_choice(void **state) {
         assert_true(cut.variant >= 0 && cut.variant < FMK_WGMMA_VARIANTS);
         assert_true(cut.cluster >= 1 && cut.cluster <= FMK_WGMMA_MOST_CLUSTER);
         assert_true(cut.blocks > 0 && cut.blocks % (uint32_t)cut.cluster == 0);
-        assert_true(cut.variant != PAIR || cut.cluster == 2);
         assert_true(!problem.glu || serves_glu(cut.variant));
     }
 }

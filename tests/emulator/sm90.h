@@ -24,9 +24,6 @@ inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     emulator::mbarrier_expect(barrier, bytes);
     emulator::mbarrier_arrive(barrier);
 }
-inline void mbarrier_arrive_of(uint32_t rank, uint32_t barrier) {
-    emulator::mbarrier_arrive(emulator::address_in(barrier, rank));
-}
 inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     emulator::mbarrier_wait(barrier, parity);
 }
@@ -39,16 +36,10 @@ inline void copy_bulk(uint32_t shared, const void *from, uint32_t bytes, uint32_
     emulator::copy_bulk(shared, from, bytes, barrier);
 }
 
-/* A box of a matrix of three dimensions, to this block or to those of the cluster whose bits are set. */
-inline void copy_box_to(uint16_t blocks, uint32_t shared, const void *map, int32_t column, int32_t row,
-                        int32_t matrix, uint32_t barrier) {
-    const int32_t at[3] = {column, row, matrix};
-    emulator::copy_box(blocks, shared, map, at, 3, barrier);
-}
 inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t row, int32_t matrix,
                      uint32_t barrier) {
-    copy_box_to(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, column, row, matrix,
-                barrier);
+    const int32_t at[3] = {column, row, matrix};
+    emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 3, barrier);
 }
 inline void prefetch_map(const void *) {}
 
@@ -104,6 +95,9 @@ inline void arrive_named(uint32_t barrier, uint32_t threads) {
 }
 template <int COUNT> inline void give_registers() {}
 template <int COUNT> inline void take_registers() {}
+inline void meet(uint32_t) {
+    __syncwarp();
+}
 inline void cluster_sync() {
     emulator::cluster_barrier();
 }
