@@ -345,6 +345,12 @@ __device__ __forceinline__ bool hands_over(const struct fmk_linear_kernel_args &
     return !split && !last && is_packed<X>(args, args.part[tile.part]);
 }
 
+/* Whether somebody wants what lies in shared memory, or its room, when a block is done with a tile that the
+ * cluster shares: the next tile, or blocks that read the sums. Those that were sent have come. */
+template <class P> __device__ __forceinline__ bool shared_again(bool last) {
+    return !P::SENDS || !last;
+}
+
 /* Fetches, or stores what is handed over. */
 template <class X, class P>
 __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, const uint8_t *out,
@@ -378,8 +384,10 @@ __device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, con
             __syncwarp();
             cluster_arrive();
             cluster_wait();
-            cluster_arrive();
-            cluster_wait();
+            if (shared_again<P>(last)) {
+                cluster_arrive();
+                cluster_wait();
+            }
         }
     }
 }
@@ -412,10 +420,12 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
             else
                 read_shared_tile<P>(target, in, ring.base);
             parity ^= 1;
-            fence_async_proxy(); /* copies will overwrite the sums */
-            __syncwarp();
-            cluster_arrive();
-            cluster_wait();
+            if (shared_again<P>(last)) {
+                fence_async_proxy(); /* copies will overwrite the sums */
+                __syncwarp();
+                cluster_arrive();
+                cluster_wait();
+            }
             continue;
         }
         if (handed)
