@@ -14,6 +14,7 @@ enum { PANELS = 4, UNIT_K = FMK_INT4_UNIT_K };
 /* ---- codes as numbers: see F16 and Bf16 of linear_mma.cuh ---- */
 
 struct HalfCodes : F16 {
+    static constexpr int TYPE = NUMBER_F16;
     static constexpr int BIAS = 0;
     static __device__ __forceinline__ void unpack(uint32_t word, uint32_t a[4]) {
         ::unpack<F16>(word, a);
@@ -22,6 +23,7 @@ struct HalfCodes : F16 {
 
 /* Codes as 128 + code; the 128 goes with the zero point. */
 struct Bf16Codes : Bf16 {
+    static constexpr int TYPE = NUMBER_BF16;
     static constexpr int BIAS = 128;
     static __device__ __forceinline__ void unpack(uint32_t word, uint32_t a[4]) {
         const uint32_t bias = 0x43004300;

@@ -285,19 +285,13 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
                             (uint32_t)variants[variant].threads, args);
 }
 
-static fmk_status launch_once(struct slab *slab, const struct fmk_cuda_product *product, uint32_t y,
-                              const struct fmk_linear_kernel_args *linear) {
+static fmk_status launch_once(struct slab *slab, uint32_t y, const struct fmk_linear_kernel_args *linear) {
     int32_t tile = slab->plan->tile;
-    const struct fmk_packed *part = &slab->plan->w->parts[product->parts[0]];
     struct fmk_once_args args = {.linear = *linear};
     struct fmk_cuda_grid grid = {.y = y, .z = slab->experts};
     bool early = slab->order.early;
-    fmk_once_share(fmk_cuda_of(slab->order.queue->ctx), tile, early, &args, &grid);
-    int32_t kernel = (linear->part[0].k_index ? FMK_ONCE_ORDER
-                      : tile == 1             ? FMK_ONCE_1
-                                              : FMK_ONCE_8) +
-                     (linear->in_type == FMK_BF16 ? FMK_ONCE_BF16 : 0) +
-                     (fmk_cuda_any_groups(part) ? FMK_ONCE_ANY : 0);
+    int32_t kernel = fmk_once_share(fmk_cuda_of(slab->order.queue->ctx), tile, early, &args, &grid) +
+                     (linear->in_type == FMK_BF16 ? FMK_ONCE_BF16 : 0);
     slab->order.early = true;
     return fmk_cuda_launch(slab->order.queue, FMK_MODULE_INT4_ONCE, kernel, grid, &args, early);
 }
@@ -331,7 +325,7 @@ static fmk_status launch_few(struct slab *slab, const struct fmk_cuda_product *p
     }
     if (!floats && !shape.invariant &&
         fmk_once_serves(fmk_cuda_of(slab->order.queue->ctx), &args.linear, plan->tile))
-        return launch_once(slab, product, y, &args.linear);
+        return launch_once(slab, y, &args.linear);
     int32_t kernel = (plan->tile == 1   ? FMK_FEW_1
                       : plan->tile == 8 ? FMK_FEW_8
                                         : FMK_FEW_16) +

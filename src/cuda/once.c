@@ -1,13 +1,15 @@
 #include "once.h"
 
 #include "../abi.h"
+#include "modules.h"
 
 #include "../../kernels/layout.h"
 
 enum {
-    MANY = 2,           /* row blocks for each multiprocessor: more are enough, unless K is long */
-    SHORT = 64,         /* units: less is short */
-    LEAST_TO_SHARE = 16 /* units: two for each warp */
+    LEAST_TO_CUT = 16, /* units: two for each warp */
+    LONG = 128,        /* units of which a block alone on a multiprocessor is not to take all */
+    MANY = 4, /* row blocks for each multiprocessor, of LEAST_OF_MANY units: half of them end sooner */
+    LEAST_OF_MANY = 64
 };
 
 static int64_t ceil_div(int64_t a, int64_t b) {
@@ -17,10 +19,23 @@ static int64_t ceil_div(int64_t a, int64_t b) {
 bool fmk_once_serves(const struct fmk_cuda *cuda, const struct fmk_linear_kernel_args *linear,
                      int32_t tokens) {
     bool vectors = linear->k % 8 == 0 && (uintptr_t)linear->in % 16 == 0 &&
-                   (linear->in_stride | linear->expert_in_stride) % 8 == 0;
+                   (linear->in_stride | linear->expert_in_stride) % 8 == 0 &&
+                   linear->in_stride <= INT32_MAX / 4;
     return tokens <= 8 && vectors && !linear->glu && !linear->tiles && !linear->in_rows &&
            !linear->out_rows &&
            (!linear->part[0].k_index || (tokens == 1 && 2 * linear->k <= cuda->shared_bytes / 4));
+}
+
+static int32_t kind_of(const struct fmk_linear_kernel_args *linear) {
+    int32_t kind = 0;
+    for (int32_t i = 0; i < linear->num_parts; i++) {
+        const struct fmk_linear_part *part = &linear->part[i];
+        if (part->chunks != 4)
+            return FMK_ONCE_ANY;
+        if (part->has_zeros || part->dtype != linear->in_type)
+            kind = FMK_ONCE_GROUP;
+    }
+    return kind;
 }
 
 static int32_t scales_of(const struct fmk_linear_part *part) {
@@ -34,12 +49,12 @@ static bool is_bare(const struct fmk_linear_kernel_args *linear, uint32_t expert
            !e->addend && !e->weights;
 }
 
-void fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, struct fmk_once_args *args,
-                    struct fmk_cuda_grid *grid) {
+int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, struct fmk_once_args *args,
+                       struct fmk_cuda_grid *grid) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
     const struct fmk_linear_part *part = &linear->part[0];
     int64_t blocks = 0;
-    int32_t scales = 0;
+    int32_t scales = 0, kind = kind_of(linear);
     for (int32_t i = 0; i < linear->num_parts; i++) {
         blocks += ceil_div(linear->part[i].n, FMK_T64_ROWS);
         scales = (int32_t)fmk_max(scales, scales_of(&linear->part[i]));
@@ -51,7 +66,11 @@ void fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, str
     args->scales = scales_of(part);
     args->units = linear->k_packed / FMK_INT4_UNIT_K;
     int64_t all = blocks * grid->y * grid->z;
-    bool cut = args->units >= LEAST_TO_SHARE && !(args->units < SHORT && all > MANY * cuda->multiprocessors);
+    bool few = 2 * all <= cuda->multiprocessors,
+         alone = few || (all <= cuda->multiprocessors && args->units < LONG);
+    bool cut = args->units >= LEAST_TO_CUT &&
+               (few || (all <= cuda->multiprocessors && !alone) ||
+                (all >= MANY * cuda->multiprocessors && args->units >= LEAST_OF_MANY));
     int32_t ranks = cut ? 2 : 1;
     args->ranks_shift = cut;
     args->share = (int32_t)ceil_div(args->units, ranks);
@@ -69,7 +88,7 @@ void fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, str
     args->out_type = linear->epilogue.out_type;
 
     const bool order = part->k_index;
-    args->stage = FMK_ONCE_STAGE(scales, order ? 0 : tokens);
+    args->stage = FMK_ONCE_STAGE(kind || tokens > 1 ? scales : 0, order ? 0 : tokens);
     int64_t bytes = FMK_ONCE_BARRIER + FMK_ONCE_WARPS * FMK_ONCE_STAGES * args->stage;
     args->at_sums = (int32_t)bytes;
     bytes += FMK_ONCE_SUMS(tokens);
@@ -79,12 +98,18 @@ void fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, str
         args->at_acts = (int32_t)bytes;
         bytes += ceil_div(args->share, FMK_ONCE_WARPS) * FMK_ONCE_WARPS * 2 * FMK_INT4_UNIT_K;
     }
-    /* Two blocks of a multiprocessor, unless one each is all: the second would be the next launch's, whose
-     * copies would come before those that are waited for. */
-    if (all * ranks <= cuda->multiprocessors)
+    /* The second on a multiprocessor would be the next launch's, whose loads would come before those that are
+     * waited for. */
+    if (alone)
         bytes = fmk_max(bytes, cuda->shared_bytes / 2 + 1);
     grid->x = (uint32_t)(blocks * ranks);
     grid->threads = FMK_ONCE_THREADS;
     grid->shared = (uint32_t)bytes;
     grid->cluster = (uint32_t)ranks;
+    return (order         ? FMK_ONCE_ORDER
+            : tokens == 1 ? FMK_ONCE_1
+                          : FMK_ONCE_8) +
+           (kind    ? kind
+            : alone ? FMK_ONCE_ALONE
+                    : 0);
 }

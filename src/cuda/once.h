@@ -9,9 +9,10 @@
 bool fmk_once_serves(const struct fmk_cuda *cuda, const struct fmk_linear_kernel_args *linear,
                      int32_t tokens);
 
-/* Sets args, whose `linear` is set, and grid, whose y and z are. `early`: the kernel before may still be
- * writing the activations when this one starts. */
-void fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, struct fmk_once_args *args,
-                    struct fmk_cuda_grid *grid);
+/* Sets args, whose `linear` is set, and grid, whose y and z are; answers the kernel for activations of f16,
+ * numbered as in modules.h. `early`: the kernel before may still be writing the activations when this one
+ * starts. */
+int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, struct fmk_once_args *args,
+                       struct fmk_cuda_grid *grid);
 
 #endif
