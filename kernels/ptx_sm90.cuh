@@ -95,13 +95,6 @@ __device__ __forceinline__ void arrive_named(uint32_t barrier, uint32_t threads)
     asm volatile("barrier.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-/* A warp's lanes meet: `all` are its bits. Where the compiler knows all about them, it leaves __syncwarp out,
- * and tools that look for races see no order between what lanes did before and what one of them does after.
- */
-__device__ __forceinline__ void meet(uint32_t all) {
-    asm volatile("bar.warp.sync %0;" ::"r"(all) : "memory");
-}
-
 /* The calling warpgroup's registers per thread. */
 template <int COUNT> __device__ __forceinline__ void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));

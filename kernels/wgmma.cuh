@@ -51,7 +51,6 @@ __device__ __forceinline__ Part<R> part_of(const struct fmk_wgmma_args &args, in
 struct Place {
     uint32_t codes, scales, zeros; /* of 64 k; of a group of k */
     bool has_zeros;
-    Warp warp;
 };
 
 template <class P> __device__ __forceinline__ Place place_of(int32_t at_zeros) {
@@ -60,8 +59,7 @@ template <class P> __device__ __forceinline__ Place place_of(int32_t at_zeros) {
     const uint32_t row = FMK_T64_PLACE(16 * warp + lane / 4);
     return Place{not_before_here(unit + FMK_INT4_UNIT_CODES * warp + 16 * lane),
                  not_before_here(unit + FMK_T64_CODES + 2 * row), not_before_here(unit + at_zeros + row),
-                 not_before_here((uint32_t)at_zeros) != 0,
-                 Warp{not_before_here(0xffffffff), not_before_here(lane) == 0}};
+                 not_before_here((uint32_t)at_zeros) != 0};
 }
 
 /* A lane's codes of 64 k. */
@@ -165,7 +163,7 @@ template <class X, class P> struct Summed {
             wgmma_wait<0>();
             add(part.dtype, scales, sum, total);
             if (before >= 0)
-                release_stage(ring, before, place.warp);
+                release_stage(ring, before);
             before = stage.slot;
 #pragma unroll
             for (int r = 0; r < P::R; r++)
@@ -188,7 +186,7 @@ template <class X, class P> struct Summed {
         wgmma_wait<0>();
         add(part.dtype, scales, sum, total);
         if (before >= 0)
-            release_stage(ring, before, place.warp);
+            release_stage(ring, before);
     }
 };
 
@@ -263,7 +261,7 @@ template <class X, class P, bool FINE> struct Scaled {
                 }
                 wgmma_wait<1>();
                 if (batch == 0 && turn == 0 && before >= 0)
-                    release_stage(ring, before, place.warp);
+                    release_stage(ring, before);
             }
             before = slot;
         }
@@ -272,7 +270,7 @@ template <class X, class P, bool FINE> struct Scaled {
         for (int r = 0; r < P::R; r++)
             settle<P::T / 2>(total[r]);
         if (before >= 0)
-            release_stage(ring, before, place.warp);
+            release_stage(ring, before);
     }
 
     /* Sums of weights that were brought into range become those of the weights. */
