@@ -25,7 +25,7 @@ struct fmk_linear_part {
     int32_t chunks;         /* int4: runs of 32 k that share a scale: 1, 2, 4 */
     int32_t has_zeros;      /* int4: zero points are stored; else each is 8 */
     int32_t reserved;
-    const int32_t *k_index; /* [experts][k_packed], or NULL; only int4_few and the plain kernels look at it */
+    const int32_t *k_index; /* [experts][k_packed], or NULL; only few-token and plain kernels look at it */
 };
 
 /* t = in . W + bias; then t += addend; out = act(t) * weight. */
@@ -51,7 +51,7 @@ struct fmk_linear_kernel_args {
     int64_t in_stride;    /* elements, from row to row */
     int64_t plane_stride; /* elements, from plane to plane */
     int32_t planes;       /* the activations are the sum of so many matrices like `in`: 1, 2 or 3 */
-    int32_t in_type;      /* fmk_dtype; only int4_few and the plain kernels look at it */
+    int32_t in_type;      /* fmk_dtype; only few-token and plain kernels look at it */
     int32_t expert;       /* of every row when there are no tiles */
     int32_t m, first_row; /* without tiles: rows first_row .. m-1 */
     const int32_t *m_dev; /* or NULL: the m really there, at most m */
