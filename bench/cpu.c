@@ -54,7 +54,7 @@ static const struct argp_option options[] = {
     {"threads", KEY_THREADS, "LIST", 0, "one stage each, on as many processors (default 1)", 0},
     {"peer", KEY_PEER, "FILE", 0, "a shared object with peers, as bench/peer.h has them; may be repeated", 0},
     {"without", KEY_WITHOUT, "LIST", 0, "contenders to leave out, by name", 0},
-    {"ours", KEY_OURS, "LIST", 0, "of default (default), exact, borrowed", 0},
+    {"ours", KEY_OURS, "LIST", 0, "of default (default), exact, fast, borrowed", 0},
     {"disable", KEY_DISABLE, "LIST", 0, "features that ours do without: avx512_vnni,amx_bf16", 0},
     {"seconds", KEY_SECONDS, "S", 0, "for each contender in each line (default 0.3)", 0},
     {"patience", KEY_PATIENCE, "S", 0, "who would need longer for one call sits the line out (default 60)",

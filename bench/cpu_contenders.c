@@ -38,7 +38,7 @@ void contenders_list(struct bench *bench) {
     for (int i = 0; i < o->num_ours; i++) {
         const struct bench_peer *ours = ferrumk_as_peer(o->ours[i], o->disable);
         if (!ours)
-            quit(EXIT_USAGE, "--ours \"%s\" is none of default, exact, borrowed", o->ours[i]);
+            quit(EXIT_USAGE, "--ours \"%s\" is none of default, exact, fast, borrowed", o->ours[i]);
         add(bench, ours);
     }
     for (int i = 0; i < o->num_peers; i++)

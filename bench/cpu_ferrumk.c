@@ -38,6 +38,11 @@ static void *open_exact(const struct bench_peer_device *device, char *error, siz
     return open_with(device, FMK_LINEAR_EXACT, 0);
 }
 
+static void *open_fast(const struct bench_peer_device *device, char *error, size_t cap) {
+    (void)error, (void)cap;
+    return open_with(device, FMK_LINEAR_FAST_REDUCE, 0);
+}
+
 static void *open_borrowed(const struct bench_peer_device *device, char *error, size_t cap) {
     (void)error, (void)cap;
     return open_with(device, 0, FMK_WEIGHT_BORROW);
@@ -126,12 +131,14 @@ static const struct bench_peer variants[] = {
      destroy, bytes, prepare, run, NULL, kernel},
     {BENCH_PEER_VERSION, BENCH_PEER_HOST, "ferrumk.exact", "FMK_LINEAR_EXACT", open_exact, close_ours, create,
      destroy, bytes, prepare, run, NULL, kernel},
+    {BENCH_PEER_VERSION, BENCH_PEER_HOST, "ferrumk.fast", "FMK_LINEAR_FAST_REDUCE", open_fast, close_ours,
+     create, destroy, bytes, prepare, run, NULL, kernel},
     {BENCH_PEER_VERSION, BENCH_PEER_HOST, "ferrumk.borrowed", "the file's own bytes, FMK_WEIGHT_BORROW",
      open_borrowed, close_ours, create, destroy, bytes, prepare, run, NULL, kernel},
 };
 
 const struct bench_peer *ferrumk_as_peer(const char *word, const char *disable) {
-    static const char *const words[] = {"default", "exact", "borrowed"};
+    static const char *const words[] = {"default", "exact", "fast", "borrowed"};
     features_off = disable;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strcmp(words[i], word))

@@ -23,7 +23,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: 
 OURS = "ferrumk"
 # Colour and marker; a contender has the same in all plots.
 STYLES = {
-    OURS: ("#b3261e", "o"), "ferrumk.exact": ("#e08a7b", "o"), "ferrumk.borrowed": ("#d9822b", "o"),
+    OURS: ("#b3261e", "o"), "ferrumk.exact": ("#e08a7b", "o"), "ferrumk.fast": ("#7a1712", "o"),
+    "ferrumk.borrowed": ("#d9822b", "o"),
     "ggml.plain": ("#3f6fb0", "s"), "ggml.repack": ("#2a8f83", "D"), "ggml.amx": ("#b05c8d", "X"),
     "ik.plain": ("#7d5ba6", "^"), "ik.r4": ("#5b6770", "v"),
 }

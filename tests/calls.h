@@ -132,9 +132,14 @@ static inline double error_norm(const struct matrix *out, const double *want) {
  * 4.7e-3 of the result. All outputs of a row share its rounding, and weights can be nearly constant, so error
  * and result are sums of as few as D = m * k / 16 independent squares. The root of their quotient has a
  * standard deviation of about 1 / sqrt(D) and a long tail: six of them are allowed. Rounding the result to
- * its type adds at most half a unit in the last place of each element. */
-static inline double cpu_bound(int64_t m, int64_t k, double rounding) {
-    return 4.7e-3 * (1 + 6 * sqrt(16 / (double)(m * k))) + rounding;
+ * its type adds at most half a unit in the last place of each element.
+ *
+ * With FAST_REDUCE, 256 share a step, and the square of the largest of so many is 9 on average: 6.8e-3. Of
+ * weights it may be as much, or where codes are spread evenly and their scales far apart, more: 1e-2
+ * together. */
+static inline double cpu_bound(uint32_t flags, int64_t m, int64_t k, double rounding) {
+    bool fast = flags & FMK_LINEAR_FAST_REDUCE;
+    return (fast ? 1e-2 : 4.7e-3) * (1 + 6 * sqrt((fast ? 256 : 16) / (double)(m * k))) + rounding;
 }
 
 /* The same on a GPU, where activations keep their type and tensor cores add up in float.
@@ -160,7 +165,7 @@ static inline double bound_of(uint32_t flags, fmk_dtype in, fmk_dtype out, int64
     double rounding = out == FMK_F32 ? 0 : out == FMK_F16 ? 0x1p-11 : 0x1p-8;
     if (flags & (FMK_LINEAR_EXACT | FMK_LINEAR_REFERENCE))
         return 1e-6 + rounding;
-    return on_gpu() ? gpu_bound(flags, in, out, m, k) : cpu_bound(m, k, rounding);
+    return on_gpu() ? gpu_bound(flags, in, out, m, k) : cpu_bound(flags, m, k, rounding);
 }
 
 /* That the error is at most `bound` of `norm`. */

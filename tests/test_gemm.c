@@ -6,7 +6,9 @@
  * the other, so 300 + k. bf16 rounds weights too: by at most 2^-9, or, where they are enlarged by two thirds
  * of 2^-8 and cut by up to 2^-7, by two thirds of 2^-7; beside 2^-13 of the scale, a fifteenth of the
  * magnitude before codes cancel against minima, 2^-16 of that. A sum of two bf16 is within 2^-18, and the
- * product of the second ones, which is left out, within 2^-18: 2^-17. */
+ * product of the second ones, which is left out, within 2^-18: 2^-17. int8 rounds weights by at most half of
+ * a step, a 127th of what the largest of 256 may be, beside a 16th of a step for scales of 8.8 bits; the
+ * largest of some random codes is at least three quarters of what it may be. */
 #include "device.h"
 #include "packed_weight.h"
 
@@ -17,12 +19,12 @@
 #include <stdio.h>
 
 #if defined(__x86_64__)
-extern const struct fmk_gemm fmk_emulated_amx_bf16,
-    fmk_emulated_amx_bf16x2; /* src/cpu/amx on tests/amx/tiles.h */
+/* src/cpu/amx on tests/amx/tiles.h */
+extern const struct fmk_gemm fmk_emulated_amx_bf16, fmk_emulated_amx_bf16x2, fmk_emulated_amx_int8;
 #endif
 
 enum {
-    MOST = 131,   /* tokens: more than a tile kernel's, and no multiple of anything */
+    MOST = 197,   /* tokens: more than any kernel takes at once, and no multiple of anything */
     BEFORE = 3,   /* rows in front of them, */
     CAPACITY = 7, /* and others behind */
     CANARIES = 64,
@@ -39,8 +41,10 @@ struct subject {
     int32_t layout;              /* 0 = any */
     const struct fmk_gemm *gemm; /* NULL: this machine cannot run it */
     fmk_quantize_row *fill;
-    double relative,
-        roundings; /* of the tolerance: what weights are rounded by; roundings of a sum = 300 + k * */
+    /* Of the tolerance: what weights are rounded by, each, or all by a share of the largest of 256; roundings
+     * of a sum = 300 + k * */
+    double relative, roundings;
+    bool of_largest;
 };
 
 static bool has(uint32_t features) {
@@ -48,7 +52,7 @@ static bool has(uint32_t features) {
 }
 
 static struct subject subject_of(const struct fmk_kernel *kernel) {
-    struct subject s = {kernel->name, kernel->acts, kernel->layout, kernel->gemm, NULL, 0, 1.0 / 32};
+    struct subject s = {kernel->name, kernel->acts, kernel->layout, kernel->gemm, NULL, 0, 1.0 / 32, false};
     bool runs = has(kernel->needs);
     switch (kernel->acts) {
     case FMK_ACTS_GEMM_F32:
@@ -68,14 +72,21 @@ static struct subject subject_of(const struct fmk_kernel *kernel) {
         s.relative = 0x1p-17;
         s.roundings = 1;
         break;
+    case FMK_ACTS_GEMM_INT8:
+        s.fill = fmk_gemm_fill_int8;
+        s.relative = (1.0 / 2 + 1.0 / 16) / 127 * 4 / 3;
+        s.of_largest = true;
+        break;
 #endif
     default:
         fail_msg("%s: no activations of form %d", kernel->name, kernel->acts);
     }
 #if defined(__x86_64__)
-    bool amx = kernel->needs & FMK_CPU_AMX_BF16;
-    if (!runs && amx && has(kernel->needs & ~(uint32_t)FMK_CPU_AMX_BF16)) {
-        s.gemm = s.form == FMK_ACTS_GEMM_BF16 ? &fmk_emulated_amx_bf16 : &fmk_emulated_amx_bf16x2;
+    const uint32_t amx = FMK_CPU_AMX_BF16 | FMK_CPU_AMX_INT8;
+    if (!runs && kernel->needs & amx && has(kernel->needs & ~amx)) {
+        s.gemm = s.form == FMK_ACTS_GEMM_BF16     ? &fmk_emulated_amx_bf16
+                 : s.form == FMK_ACTS_GEMM_BF16X2 ? &fmk_emulated_amx_bf16x2
+                                                  : &fmk_emulated_amx_int8;
         runs = true;
     }
 #endif
@@ -109,6 +120,8 @@ static double value_at(const struct activations *a, enum fmk_acts_form form, int
         return acts->i16[at - at % 4 + place[at % 4]] * (double)acts->step[block];
     case FMK_ACTS_GEMM_BF16:
         return ref_bf16(acts->bf16[0][tile]);
+    case FMK_ACTS_GEMM_INT8:
+        return acts->i8[(k / 64 * acts->capacity + BEFORE + row) * 64 + k % 64] * (double)acts->step[block];
     default:
         return ref_bf16(acts->bf16[0][tile]) + ref_bf16(acts->bf16[1][tile]);
     }
@@ -135,7 +148,8 @@ static void make_activations(struct activations *a, const struct subject *s, con
                  .i16 = poisoned(blocks * FMK_K_BLOCK * 2),
                  .step = poisoned(blocks * 4),
                  .sum32 = poisoned(blocks * 32),
-                 .bf16 = {poisoned(blocks * FMK_K_BLOCK * 2), poisoned(blocks * FMK_K_BLOCK * 2)}}};
+                 .bf16 = {poisoned(blocks * FMK_K_BLOCK * 2), poisoned(blocks * FMK_K_BLOCK * 2)},
+                 .i8 = poisoned(blocks * FMK_K_BLOCK)}};
     a->f32 = allocate((uint64_t)(MOST * k) * 4);
     a->used = allocate((uint64_t)(MOST * k) * 8);
     for (int64_t i = 0; i < MOST * k; i++)
@@ -153,6 +167,7 @@ static void free_activations(struct activations *a) {
     free(a->acts.gemm.sum32);
     free(a->acts.gemm.bf16[0]);
     free(a->acts.gemm.bf16[1]);
+    free(a->acts.gemm.i8);
     free(a->f32);
     free(a->used);
 }
@@ -203,12 +218,26 @@ static void run(const struct subject *s, const struct packed_weight *w, const st
     free(sheet);
 }
 
+/* Of every 256 the largest, for each of them. */
+static void widen(double *magnitudes, int64_t k) {
+    for (int64_t i = 0; i < k; i += FMK_K_BLOCK) {
+        int64_t end = fmk_min(k, i + FMK_K_BLOCK);
+        double largest = 0;
+        for (int64_t j = i; j < end; j++)
+            largest = fmax(largest, magnitudes[j]);
+        for (int64_t j = i; j < end; j++)
+            magnitudes[j] = largest;
+    }
+}
+
 static void compare(const struct subject *s, const struct packed_weight *w, const struct activations *a,
                     int64_t row, int32_t rows, const float *out) {
     int64_t k = w->packed.k_packed;
     double *weight = allocate((uint64_t)k * 16), *magnitudes = weight + k;
     for (int32_t r = 0; r < rows; r++) {
         decode_row(w, row + r, weight, magnitudes);
+        if (s->of_largest)
+            widen(magnitudes, k);
         for (int32_t t = 0; t < MOST; t++) {
             double want = 0, terms = 0;
             for (int64_t i = 0; i < k; i++) {
@@ -309,6 +338,7 @@ static const struct ref_spec dense_specs[] = {
     {.n = 33, .k = 511, .dtype = FMK_BF16},
     {.n = 7, .k = 1000, .extremes = true, .misalign = 2},
     {.n = 48, .k = 779, .dtype = FMK_F32},
+    {.n = 40, .k = 4711}, /* more than a sheet of AMX */
 };
 static const struct ref_spec k_quant_specs[] = {
     {.n = 1, .k = 256},
@@ -316,6 +346,7 @@ static const struct ref_spec k_quant_specs[] = {
     {.n = 63, .k = 256, .misalign = 2},
     {.n = 72, .k = 1280, .extremes = true},
     {.n = 273, .k = 256},
+    {.n = 40, .k = 4608},
 };
 static const struct ref_spec int4_specs[] = {
     {.n = 8, .k = 32, .group_size = 32},
@@ -326,6 +357,7 @@ static const struct ref_spec int4_specs[] = {
     {.n = 56, .k = 768, .group_size = 96, .zeros = REF_ZEROS_RANDOM},
     {.n = 24, .k = 384, .group_size = 64, .zeros = REF_ZEROS_RANDOM, .groups = REF_GROUPS_SHUFFLED},
     {.n = 64, .k = 512, .group_size = 32, .zeros = REF_ZEROS_RANDOM, .groups = REF_GROUPS_UNEQUAL},
+    {.n = 40, .k = 4448, .group_size = 32, .zeros = REF_ZEROS_RANDOM},
 };
 
 static void check_family(const struct subject *s, const struct fmk_layout *layout, struct ref_rng *rng) {
@@ -350,6 +382,7 @@ static bool serves(const struct fmk_kernel *kernel, const struct fmk_layout *lay
     struct fmk_packed part = {.layout = layout, .n = 64, .k = 256, .k_packed = 256, .dtype = FMK_BF16};
     struct fmk_query query = {.backend = FMK_BACKEND_CPU,
                               .features = UINT32_MAX,
+                              .flags = FMK_LINEAR_FAST_REDUCE,
                               .part = &part,
                               .m = 512,
                               .depth = 512,
@@ -376,9 +409,43 @@ static void test_gemm(void **state) {
     print_message("%d pairs of kernel and layout; %d kernels skipped\n", layouts, skipped);
 }
 
+/* ---- which of them serves a call ---- */
+
+#if defined(__x86_64__)
+static const char *chosen(enum fmk_layout_id id, uint32_t flags, int64_t m) {
+    struct fmk_packed part = {
+        .layout = fmk_layout_by_id(id), .n = 64, .k = 256, .k_packed = 256, .dtype = FMK_F16};
+    struct fmk_query query = {.backend = FMK_BACKEND_CPU,
+                              .features = UINT32_MAX,
+                              .part = &part,
+                              .flags = flags,
+                              .m = m,
+                              .depth = m,
+                              .in_type = FMK_F32};
+    return fmk_kernel_choose(&query)->name;
+}
+
+/* Less exact sums are made where they are asked for, and nothing else is. */
+static void test_choice(void **state) {
+    (void)state;
+    const uint32_t fast = FMK_LINEAR_FAST_REDUCE;
+    const enum fmk_layout_id q4k = FMK_LAYOUT_Q4_K_X16, dense = FMK_LAYOUT_DENSE_ROWS;
+    assert_string_equal(chosen(q4k, 0, 16), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(q4k, fast, 64), "cpu.gemm.amx.int8");
+    assert_string_equal(chosen(q4k, fast, 63), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(q4k, fast, 15), "cpu.q4_k.x16.vnni");
+    assert_string_equal(chosen(q4k, fast | FMK_LINEAR_EXACT, 64), "cpu.gemm.avx512.f32");
+    assert_string_equal(chosen(q4k, fast | FMK_LINEAR_BATCH_INVARIANT, 64), "cpu.q4_k.x16.vnni");
+    assert_string_equal(chosen(q4k, fast | FMK_LINEAR_REFERENCE, 64), "cpu.reference");
+    assert_string_equal(chosen(dense, 0, 16), "cpu.gemm.amx.bf16x2");
+    assert_string_equal(chosen(dense, fast, 16), "cpu.gemm.amx.bf16");
+    assert_string_equal(chosen(dense, fast | FMK_LINEAR_EXACT, 64), "cpu.gemm.avx512.f32");
+}
+#endif
+
 /* ---- accuracy: relative L2 over N(0, 1) activations, against sums in double ----
- * Rounding to 2047ths of the largest of 256 errs by 4.3e-4; to bf16 by 1.7e-3 on each side, 2.4e-3 together.
- */
+ * Rounding to 2047ths of the largest of 256 errs by 4.3e-4, to 127ths by 6.9e-3, on two sides by 1e-2; to
+ * bf16 by 1.7e-3 on each side, 2.4e-3 together. */
 
 static double relative_error(const struct subject *s, const struct fmk_layout *layout,
                              const struct ref_spec *spec, struct ref_rng *rng) {
@@ -419,7 +486,8 @@ static void test_accuracy(void **state) {
     static const double bounds[] = {[FMK_ACTS_GEMM_F32] = 1e-6,
                                     [FMK_ACTS_GEMM_I16] = 5e-4,
                                     [FMK_ACTS_GEMM_BF16] = 3e-3,
-                                    [FMK_ACTS_GEMM_BF16X2] = 2e-5};
+                                    [FMK_ACTS_GEMM_BF16X2] = 2e-5,
+                                    [FMK_ACTS_GEMM_INT8] = 1.1e-2};
     for (int32_t i = 0; fmk_kernel_row(i); i++) {
         const struct fmk_kernel *kernel = fmk_kernel_row(i);
         struct subject s;
@@ -482,10 +550,29 @@ static void check_256(const float *x, int64_t count, const struct fmk_gemm_acts 
     }
 }
 
+#if defined(__x86_64__)
+/* The same of int8: codes of 64 k lie together, and zeros follow the last one. */
+static void check_256_int8(const float *x, int64_t count, const struct fmk_gemm_acts *acts, int64_t b) {
+    const int8_t *code = acts->i8 + b * FMK_K_BLOCK;
+    float step = acts->step[b];
+    double largest = 0;
+    for (int64_t i = 0; i < count; i++)
+        largest = isfinite(x[i]) ? fmax(largest, fabs(x[i])) : INFINITY;
+    assert_true(isinf(largest)
+                    ? isnan(step)
+                    : fabs(step * 127.0 - largest) <= largest * 0x1p-23 || (largest < 0x1p-106 && step == 0));
+    for (int64_t i = 0; i < fmk_round_up(count, 64) && !isinf(largest); i++) {
+        double want = i < count ? x[i] : 0;
+        assert_in_range(code[i] + 127, 0, 254);
+        assert_true(fabs(want - code[i] * (double)step) <= (0.5 + 127 * 4 * 0x1p-24) * step + 0x1p-106);
+    }
+}
+#endif
+
 /* Rows of 4000: the last block has 160 values. From 2^-128 to 2^126, and within 256 from 1 to 2^-16. */
-static void test_fill_i16(void **state) {
+static void test_fill(void **state) {
     (void)state;
-    struct ref_rng rng = ref_rng_start("gemm/fill_i16");
+    struct ref_rng rng = ref_rng_start("gemm/fill");
     enum { K = 4000 };
     static float x[K];
     for (int64_t i = 0; i < K; i++)
@@ -516,14 +603,28 @@ static void test_fill_i16(void **state) {
     } else {
         print_message("skipped: fill_i16_avx2, this machine has no avx2\n");
     }
+    if (has(FMK_CPU_AVX512_BF16)) {
+        acts.gemm.i8 = poisoned((K + 255) / 256 * 256);
+        for (int64_t k = 0; k < K; k += FMK_K_BLOCK) {
+            int64_t count = fmk_min(FMK_K_BLOCK, K - k);
+            fmk_gemm_fill_int8(x + k, count, &acts, 0, k);
+            check_256_int8(x + k, count, &acts.gemm, k / FMK_K_BLOCK);
+        }
+        free(acts.gemm.i8);
+    } else {
+        print_message("skipped: fill_int8, this machine has no avx512_bf16\n");
+    }
 #endif
     free_i16(&acts);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fill_i16),
+        cmocka_unit_test(test_fill),
         cmocka_unit_test(test_gemm),
+#if defined(__x86_64__)
+        cmocka_unit_test(test_choice),
+#endif
         cmocka_unit_test(test_accuracy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -550,16 +550,19 @@ struct known {
 
 /* What the default mode may be off by, of a sum whose weights have this square, products this square and
  * products these magnitudes: eight standard deviations of independent roundings. On the CPU each activation
- * is rounded by up to half a step of the largest / 127. On a GPU each weight may be rounded to the
- * activations' type, off by 0.72 / sqrt(3) = 0.42 units (see gpu_bound) or, where it is small in f16, half of
- * 2^-24; float activations stay within 1e-5; and tensor cores cut, not round, at 2^-24 of the sum so far at
- * every 16th k. On Vulkan both factors may be rounded to f16 and 32 products be summed there (bound_of: 4.5
- * units); if they have one sign, such a sum grows evenly, and its roundings are sqrt(32^3 / 3) units of a
- * product: 18.5 of all that there are, over the root of their number. */
-static double default_slack(const struct trial *t, double largest, double weights, double inputs,
-                            double products, double size) {
-    if (!on_gpu())
-        return 8 * largest / 127 / sqrt(12) * sqrt(weights);
+ * is rounded by up to half a step of the largest / 127, and with FAST_REDUCE each weight likewise. On a GPU
+ * each weight may be rounded to the activations' type, off by 0.72 / sqrt(3) = 0.42 units (see gpu_bound) or,
+ * where it is small in f16, half of 2^-24; float activations stay within 1e-5; and tensor cores cut, not
+ * round, at 2^-24 of the sum so far at every 16th k. On Vulkan both factors may be rounded to f16 and 32
+ * products be summed there (bound_of: 4.5 units); if they have one sign, such a sum grows evenly, and its
+ * roundings are sqrt(32^3 / 3) units of a product: 18.5 of all that there are, over the root of their number.
+ */
+static double default_slack(const struct trial *t, double largest, double heaviest, double weights,
+                            double inputs, double products, double size) {
+    if (!on_gpu()) {
+        double fast = t->args.flags & FMK_LINEAR_FAST_REDUCE ? heaviest * sqrt(inputs) : 0;
+        return 8 / 127.0 / sqrt(12) * (largest * sqrt(weights) + fast);
+    }
     if (test_backend() == FMK_BACKEND_VULKAN)
         return 8 * 0.42 * 0x1p-11 * (4.5 * sqrt(products) + 18.5 / sqrt((double)t->s->k) * size) +
                0x1p-25 * sqrt(inputs) + 0x1p-29 * largest * sqrt(weights);
@@ -573,7 +576,7 @@ static double default_slack(const struct trial *t, double largest, double weight
 static struct known product(const struct trial *t, const struct job *job, int64_t n) {
     const struct subject *s = t->s;
     const double *w = s->values + (job->expert * s->n + n) * s->k;
-    double sum = s->bias[job->expert * s->n + n], size = fabs(sum), largest = 0;
+    double sum = s->bias[job->expert * s->n + n], size = fabs(sum), largest = 0, heaviest = 0;
     double weights = 0, inputs = 0, products = 0;
     for (int64_t k = 0; k < s->k; k++) {
         double x = t->x[job->in + k];
@@ -582,7 +585,8 @@ static struct known product(const struct trial *t, const struct job *job, int64_
         weights += w[k] * w[k];
         inputs += x * x;
         products += x * x * w[k] * w[k];
-        largest = fabs(x) > largest ? fabs(x) : largest;
+        largest = fmax(largest, fabs(x));
+        heaviest = fmax(heaviest, fabs(w[k]));
     }
     if (t->args.addend.handle && !t->reduce) {
         double delta = at(&t->addend, 0, job->addend * t->args.addend_stride + n);
@@ -590,7 +594,7 @@ static struct known product(const struct trial *t, const struct job *job, int64_
         size += fabs(delta);
     }
     bool rounds = !(t->args.flags & (FMK_LINEAR_EXACT | FMK_LINEAR_REFERENCE));
-    double slack = rounds ? default_slack(t, largest, weights, inputs, products, size) : 0;
+    double slack = rounds ? default_slack(t, largest, heaviest, weights, inputs, products, size) : 0;
     return (struct known){sum, 1e-6 * size + slack};
 }
 

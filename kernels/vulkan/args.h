@@ -42,17 +42,17 @@
  *                     and subgroups shuffle: SUBGROUP is that size
  *     NAME_coopmat    gemm, where there are cooperative matrices of f16, 16 x 16 x 16, with sums of f32, of a
  *                     subgroup, and shaderFloat16 and vulkanMemoryModel: SUBGROUP likewise. Activations are
- *                     F16 or SCALED_F16, weights are rounded to f16, brought into its range before
+ *                     SCALED_F16, weights are rounded to f16, brought into its range before
  *     NAME_few        gemm, likewise, with matrices of 16 x 8 x 16, where subgroups shuffle and vote: for up
- *                     to 16 tokens. Activations are SCALED_F16
- *     NAME_half       gemm, with shaderFloat16: products, and sums of 64 of them, in f16. Activations
- *                     are SCALED_F16, weights as above
+ *                     to 16 tokens
+ *     NAME_half       gemm, with shaderFloat16: products, and sums of 64 of them, in f16.
+ *                     Activations and weights as above
  *
  * Specialisation constants, by constant_id. A kernel declares those that it looks at, with any default.
  * Numbers of rows, tokens, lanes and invocations are powers of two.
  *
  * gemv: a workgroup has ROWS rows, LANES invocations share one, and so each has ROWS * LANES / THREADS rows
- * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS. Shared memory: TOKENS * STAGE * 17 / 4
+ * of its own, 1 .. 8; int4: at least 2, and 4 * LANES <= THREADS. Shared memory: TOKENS * STAGE * 35 / 8
  * bytes and 4 for each invocation.
  *
  * gemm: ROWS * TOKENS / THREADS is 32 or 64; THREADS <= 2 * ROWS and <= 8 * TOKENS. Shared memory: 128 bytes
@@ -63,11 +63,11 @@
  * row and token of the tile, and 4 more.
  *
  * gemm_few: ROWS >= 16; TOKENS is 8 or 16, and rows of activations up to a multiple of it can be read. Shared
- * memory: 272 bytes for each row of each subgroup. */
+ * memory: 272 bytes for each row and token of each subgroup. */
 #define FMK_VK_SPEC_THREADS 0     /* local_size_x_id: invocations of a workgroup, 32 .. 1024 */
 #define FMK_VK_SPEC_ROWS 1        /* weight rows of a workgroup, or of its tile */
 #define FMK_VK_SPEC_TOKENS 2      /* tokens of a workgroup: gemv 1, 2, 4 or 8; or of its tile */
-#define FMK_VK_SPEC_IN_TYPE 3     /* of the activations */
+#define FMK_VK_SPEC_IN_TYPE 3     /* gemm: of the activations */
 #define FMK_VK_SPEC_WEIGHT_TYPE 4 /* dense: of the weights; int4: of the scales */
 #define FMK_VK_SPEC_GLU 5         /* gemv: 1: gate and up together: args.up is there, out is act(gate, up) */
 #define FMK_VK_SPEC_CHUNKS 6      /* int4: struct fmk_packed.chunks */
@@ -176,7 +176,7 @@ struct fmk_vk_gather_args {
     uint32_t num_tiles; /* gather_routed: of the lists */
 };
 
-/* halve: likewise, as SCALED_F16: width is a multiple of 128, out_stride counts f16 and is width + 8,
+/* halve: likewise, as SCALED_F16, of each four columns in the order 0 2 1 3: width is a multiple of 128, out_stride counts f16 and is width + 8,
  * num_tiles is the columns of k_index. Grid: y walks over rows. */
 
 /* gather_routed: likewise for a routed call whose experts have k_index of their own: y is a tile of the

@@ -1,9 +1,14 @@
 /* Four-bit and larger codes as floats, exactly, with no conversion, which is slow on many devices: bits p .. of a
  * word are or-ed into the mantissa of 2^(23-p), where they count as ones, and that number is taken off again. */
 
+/* Zero, which a compiler does not know: an instruction of NVIDIA's masks and ors, but has room for one constant. */
+uint hidden_zero() {
+    return args.k >> 31;
+}
+
 /* The field of `word` that `mask` covers, from bit `p` on, less `zero`; p + its bits <= 23. */
 float code_at(uint word, uint mask, uint p, float zero) {
-    return uintBitsToFloat(word & mask | 150u - p << 23) - (float(1u << 23 - p) + zero);
+    return uintBitsToFloat(word & mask | (150u - p << 23) + hidden_zero()) - (float(1u << 23 - p) + zero);
 }
 
 /* The low, or high, nibbles of a word's four bytes, less `zero`. */

@@ -10,7 +10,7 @@
 #define MATRIX_SUM fcoopmatNV<32, gl_ScopeSubgroup, 16, 16>
 #define LOAD_A(matrix, array, at, stride) coopMatLoadNV(matrix, array, at, stride, false)
 #define LOAD_B(matrix, array, at, stride) coopMatLoadNV(matrix, array, at, stride, true)
-/* The same with weights on the left: [16 rows of weights][16 k] by [16 k][8 tokens]. Tokens are loaded from memory. */
+/* The same with weights on the left: [16 rows of weights][16 k] by [16 k][8 tokens]. */
 #define MATRIX_WEIGHTS fcoopmatNV<16, gl_ScopeSubgroup, 16, 16>
 #define MATRIX_TOKENS fcoopmatNV<16, gl_ScopeSubgroup, 16, 8>
 #define MATRIX_FEW fcoopmatNV<32, gl_ScopeSubgroup, 16, 8>

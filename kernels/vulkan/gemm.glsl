@@ -2,6 +2,8 @@
  * tile, in quads that lie apart so that neighbours read neighbouring quads. Each sum is made in the order of k.
  * While a slab is multiplied the next is on its way to registers. */
 
+layout(constant_id = FMK_VK_SPEC_IN_TYPE) const uint IN_TYPE = FMK_VK_F32;
+
 const uint TAKE = ROWS * TOKENS / THREADS / 8; /* 4 or 8 */
 const uint UNITS = ROWS * SLAB / UNIT / THREADS, QUADS = TOKENS * SLAB / 4 / THREADS; /* of an invocation */
 
@@ -31,7 +33,7 @@ void fetch_slab(uint64_t data, uint first, uint k) {
     [[unroll]] for (uint i = 0; i < UNITS; i++)
         raw[i] = fetch(data, first, k, gl_LocalInvocationIndex + i * THREADS);
     [[unroll]] for (uint i = 0; i < QUADS; i++)
-        activations[i] = k + quad_k(i) < args.k ? load_quad(from_row[i], IN_TYPE, k + quad_k(i)) : vec4(0.0);
+        activations[i] = load_quad(from_row[i], IN_TYPE, min(k + quad_k(i), args.k - 4));
 }
 
 void put_slab(uint k) {
@@ -39,7 +41,8 @@ void put_slab(uint k) {
         unpack(raw[i], k, gl_LocalInvocationIndex + i * THREADS);
     [[unroll]] for (uint i = 0; i < QUADS; i++)
         [[unroll]] for (uint b = 0; b < 4; b++)
-            tile[TILE_TOKENS + (quad_k(i) + b) * (TOKENS / 4) + token_of(i) / 4][token_of(i) % 4] = activations[i][b];
+            tile[TILE_TOKENS + (quad_k(i) + b) * (TOKENS / 4) + token_of(i) / 4][token_of(i) % 4] =
+                k + quad_k(i) < args.k ? activations[i][b] : 0.0;
 }
 
 void multiply_slab(uint row_quad, uint token_quad) {
@@ -92,8 +95,7 @@ void main() {
             barrier();
             put_slab(k);
             barrier();
-            if (k + SLAB < args.k)
-                fetch_slab(data, first, k + SLAB);
+            fetch_slab(data, first, k + SLAB < args.k ? k + SLAB : k);
             multiply_slab(row_quad, token_quad);
         }
         finish_tile(tokens, first, row_quad, token_quad);

@@ -24,8 +24,7 @@ const uint TARGET = 11;
 const float LIMIT = 32768.0;
 #include "gemm_factor.glsl"
 
-void put_weights(uint row, uint k, vec4 w) {
-    uvec2 halves = uvec2(packHalf2x16(w.xy), packHalf2x16(w.zw));
+void put_halves(uint row, uint k, uvec2 halves) {
     uint at = row * PITCH + k / 8;
     if (k % 8 == 0)
         tile[at].xy = halves;
@@ -45,7 +44,7 @@ void fetch_slab(uint64_t data, uint first, uint k) {
     [[unroll]] for (uint i = 0; i < UNITS; i++)
         raw[i] = fetch(data, first, k, gl_LocalInvocationIndex + i * THREADS);
     [[unroll]] for (uint i = 0; i < EIGHTS; i++)
-        activations[i] = k + 8 * eight_of(i) < args.k ? load_16(from_row[i] + 2 * (k + 8 * eight_of(i))) : uvec4(0);
+        activations[i] = load_16(from_row[i] + 2 * (k + 8 * eight_of(i)));
 }
 
 void put_slab(uint k) {
@@ -85,17 +84,17 @@ void main() {
         forget_bound();
         fetch_slab(data, first, 0);
         for (uint k = 0; k < args.k; k += SLAB) {
-            [[unroll]] for (uint i = 0; i < UNITS; i++)
-                raise_bound(bound_of(raw[i]), k == 0);
+            if (k % BOUND_K == 0)
+                [[unroll]] for (uint i = 0; i < UNITS; i++)
+                    raise_bound(bound_of(raw[i]), k == 0);
             barrier();
-            const float change = take_bound(k == 0);
+            const float change = k % BOUND_K == 0 ? take_bound(k == 0) : 1.0;
             if (change != 1.0)
                 [[unroll]] for (uint i = 0; i < SUMS; i++)
                     sum[i] = sum[i] * change;
             put_slab(k);
             barrier();
-            if (k + SLAB < args.k)
-                fetch_slab(data, first, k + SLAB);
+            fetch_slab(data, first, k + SLAB < args.k ? k + SLAB : k);
             [[unroll]] for (uint step = 0; step < SLAB / 16; step++) {
                 MATRIX_B b[ALONG_ROWS];
                 [[unroll]] for (uint j = 0; j < ALONG_ROWS; j++)

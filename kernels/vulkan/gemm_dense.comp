@@ -8,14 +8,15 @@
 #if defined(FEW) || defined(COOPMAT)
 #extension GL_KHR_shader_subgroup_basic : require
 #include "coopmat.glsl"
-#elif defined(HALF)
+#endif
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "gemm_tile.glsl"
 
 layout(constant_id = FMK_VK_SPEC_WEIGHT_TYPE) const uint WEIGHT_TYPE = FMK_VK_F16;
 
-const uint UNIT = 16;
+const uint UNIT = 16, BOUND_K = 1;
 
 struct Raw {
     uvec4 words[4]; /* two for halves */
@@ -24,10 +25,10 @@ struct Raw {
 Raw fetch(uint64_t data, uint first, uint k, uint unit) {
     k += k_of(unit, UNIT);
     const uint size = number_size(WEIGHT_TYPE);
-    uint64_t at = row_at(data, first + row_of(unit, UNIT)) + uint64_t(k) * size;
+    const uint64_t row = row_at(data, first + row_of(unit, UNIT));
     Raw raw;
-    [[unroll]] for (uint i = 0; i < 4; i++)
-        raw.words[i] = i < size && k + 16 * i / size < args.k ? load_words(at + 16 * i, VECTORS != 0) : uvec4(0);
+    [[unroll]] for (uint i = 0; i < 4; i++) /* past the last it is that one again: activations are 0 there */
+        raw.words[i] = i < size ? load_words(row + min(k * size + 16 * i, args.k * size - 16), VECTORS != 0) : uvec4(0);
     return raw;
 }
 

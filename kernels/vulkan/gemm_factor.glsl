@@ -28,9 +28,7 @@ float take_bound(bool first) {
     return first ? 1.0 : factor / last;
 }
 
-/* Token rows are f16 as they are, or with a power of two taken out that lies behind the columns. */
+/* The power of two that was taken out of a token's row lies behind its columns. */
 float token_factor(uint token) {
-    if (IN_TYPE != FMK_VK_SCALED_F16)
-        return 1.0;
     return load_float(args.from + (in_row(token) * args.in_stride + args.in_stride - 8) * 2, 0);
 }

@@ -5,32 +5,51 @@
 
 layout(constant_id = FMK_VK_SPEC_SUBGROUP) const uint SUBGROUP = 32;
 
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Halves { uvec4 v[]; };
-
 const uint PITCH = SLAB / 8 + 1; /* 16 bytes each, of a row in the tile: one more, for the banks */
 const uint SUBGROUPS = THREADS / SUBGROUP, STEPS = SLAB / 16;
 const uint DOWN = ROWS / 16, ACROSS = TOKENS / 8; /* matrices */
-const uint UNITS = ROWS * SLAB / UNIT / SUBGROUP; /* of an invocation */
+const uint UNITS = ROWS * SLAB / UNIT / SUBGROUP, EIGHTS = TOKENS * SLAB / 8 / SUBGROUP; /* of an invocation */
 
-shared uvec4 tile[SUBGROUPS * ROWS * PITCH]; /* of each subgroup; in the end results */
+/* Of each subgroup: rows of weights, in the end results; then of activations. A matrix that is loaded from memory takes
+ * a load for each number. */
+const uint TILE_TOKENS = ROWS * PITCH, TILE = TILE_TOKENS + TOKENS * PITCH;
+shared uvec4 tile[SUBGROUPS * TILE];
 
 Raw raw[UNITS];
+uvec4 activations[EIGHTS];
+uint64_t from_row[EIGHTS];
 
 const uint TARGET = 11;
 const float LIMIT = 32768.0;
 
-void put_weights(uint row, uint k, vec4 w) {
-    uvec2 halves = uvec2(packHalf2x16(w.xy), packHalf2x16(w.zw));
-    uint at = (gl_SubgroupID * ROWS + row) * PITCH + k / 8;
+void put_halves(uint row, uint k, uvec2 halves) {
+    uint at = gl_SubgroupID * TILE + row * PITCH + k / 8;
     if (k % 8 == 0)
         tile[at].xy = halves;
     else
         tile[at].zw = halves;
 }
 
+/* Neighbouring invocations have neighbouring k. */
+uint token_of(uint eight) {
+    return (gl_SubgroupInvocationID + eight * SUBGROUP) / (SLAB / 8);
+}
+uint eight_of(uint eight) {
+    return (gl_SubgroupInvocationID + eight * SUBGROUP) % (SLAB / 8);
+}
+
 void fetch_slab(uint64_t data, uint first, uint k) {
     [[unroll]] for (uint i = 0; i < UNITS; i++)
         raw[i] = fetch(data, first, k, gl_SubgroupInvocationID + i * SUBGROUP);
+    [[unroll]] for (uint i = 0; i < EIGHTS; i++)
+        activations[i] = load_16(from_row[i] + 2 * (k + 8 * eight_of(i)));
+}
+
+void put_slab(uint k) {
+    [[unroll]] for (uint i = 0; i < UNITS; i++)
+        unpack(raw[i], k, gl_SubgroupInvocationID + i * SUBGROUP);
+    [[unroll]] for (uint i = 0; i < EIGHTS; i++)
+        tile[gl_SubgroupID * TILE + TILE_TOKENS + token_of(i) * PITCH + eight_of(i)] = activations[i];
 }
 
 /* Sets `factor`, a power of two that brings the subgroup's weights into the range of f16, by those of its first slab;
@@ -55,8 +74,9 @@ void main() {
     if (tokens.count == 0)
         return;
     const uint64_t data = args.data + 2 * uint64_t(args.expert_stride) * tokens.expert;
-    Halves activations = Halves(args.from + uint64_t(tokens.first) * args.in_stride * 2);
-    const uint stride = args.in_stride / 8, begin = gl_SubgroupID * SLAB;
+    [[unroll]] for (uint i = 0; i < EIGHTS; i++)
+        from_row[i] = args.from + uint64_t(tokens.first + token_of(i)) * args.in_stride * 2;
+    const uint begin = gl_SubgroupID * SLAB;
     MATRIX_FEW sum[DOWN * ACROSS];
     for (uint block = gl_WorkGroupID.x; block < (args.n + ROWS - 1) / ROWS; block += gl_NumWorkGroups.x) {
         const uint first = block * ROWS;
@@ -72,18 +92,16 @@ void main() {
                 [[unroll]] for (uint i = 0; i < DOWN * ACROSS; i++)
                     sum[i] = sum[i] * change;
             subgroupBarrier();
-            [[unroll]] for (uint i = 0; i < UNITS; i++)
-                unpack(raw[i], k, gl_SubgroupInvocationID + i * SUBGROUP);
-            if (k + SUBGROUPS * SLAB < args.k)
-                fetch_slab(data, first, k + SUBGROUPS * SLAB);
+            put_slab(k);
+            fetch_slab(data, first, k + SUBGROUPS * SLAB < args.k ? k + SUBGROUPS * SLAB : k);
             subgroupBarrier();
             [[unroll]] for (uint step = 0; step < STEPS; step++) {
                 MATRIX_TOKENS x[ACROSS];
                 [[unroll]] for (uint i = 0; i < ACROSS; i++)
-                    LOAD_TOKENS(x[i], activations.v, 8 * i * stride + k / 8 + 2 * step, stride);
+                    LOAD_TOKENS(x[i], tile, gl_SubgroupID * TILE + TILE_TOKENS + 8 * i * PITCH + 2 * step, PITCH);
                 [[unroll]] for (uint j = 0; j < DOWN; j++) {
                     MATRIX_WEIGHTS w;
-                    LOAD_A(w, tile, (gl_SubgroupID * ROWS + 16 * j) * PITCH + 2 * step, PITCH);
+                    LOAD_A(w, tile, gl_SubgroupID * TILE + 16 * j * PITCH + 2 * step, PITCH);
                     [[unroll]] for (uint i = 0; i < ACROSS; i++)
                         sum[j * ACROSS + i] = MULTIPLY_ADD(w, x[i], sum[j * ACROSS + i]);
                 }

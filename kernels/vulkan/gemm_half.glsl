@@ -19,9 +19,9 @@ const uint TARGET = 1;
 const float LIMIT = 16.0;
 #include "gemm_factor.glsl"
 
-void put_weights(uint row, uint k, vec4 w) {
-    tile[k / 2 * (ROWS / 4) + row / 4][row % 4] = packHalf2x16(w.xy);
-    tile[(k / 2 + 1) * (ROWS / 4) + row / 4][row % 4] = packHalf2x16(w.zw);
+void put_halves(uint row, uint k, uvec2 halves) {
+    tile[k / 2 * (ROWS / 4) + row / 4][row % 4] = halves.x;
+    tile[(k / 2 + 1) * (ROWS / 4) + row / 4][row % 4] = halves.y;
 }
 
 /* Neighbouring invocations have neighbouring tokens. */
@@ -36,7 +36,7 @@ void fetch_slab(uint64_t data, uint first, uint k) {
     [[unroll]] for (uint i = 0; i < UNITS; i++)
         raw[i] = fetch(data, first, k, gl_LocalInvocationIndex + i * THREADS);
     [[unroll]] for (uint i = 0; i < EIGHTS; i++)
-        activations[i] = k + eight_k(i) < args.k ? load_16(from_row[i] + 2 * (k + eight_k(i))) : uvec4(0);
+        activations[i] = load_16(from_row[i] + 2 * (k + eight_k(i)));
 }
 
 void put_slab(uint k) {
@@ -106,17 +106,17 @@ void main() {
         forget_bound();
         fetch_slab(data, first, 0);
         for (uint k = 0; k < args.k; k += SLAB) {
-            [[unroll]] for (uint i = 0; i < UNITS; i++)
-                raise_bound(bound_of(raw[i]), k == 0);
+            if (k % BOUND_K == 0)
+                [[unroll]] for (uint i = 0; i < UNITS; i++)
+                    raise_bound(bound_of(raw[i]), k == 0);
             barrier();
-            const float change = take_bound(k == 0);
+            const float change = k % BOUND_K == 0 ? take_bound(k == 0) : 1.0;
             if (change != 1.0)
                 [[unroll]] for (uint i = 0; i < 8 * TAKE; i++)
                     sum[i] *= change;
             put_slab(k);
             barrier();
-            if (k + SLAB < args.k)
-                fetch_slab(data, first, k + SLAB);
+            fetch_slab(data, first, k + SLAB < args.k ? k + SLAB : k);
             multiply_slab(row_quad, token_quad);
         }
         finish_tile(tokens, first, row_quad, token_quad);

@@ -8,13 +8,14 @@
 #if defined(FEW) || defined(COOPMAT)
 #extension GL_KHR_shader_subgroup_basic : require
 #include "coopmat.glsl"
-#elif defined(HALF)
+#endif
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "gemm_tile.glsl"
 #include "int4.glsl"
 
-const uint UNIT = SLAB > 32 ? 32 : 16;
+const uint UNIT = SLAB > 32 ? 32 : 16, BOUND_K = 1;
 
 /* Four rows, four k: low or high nibbles of 16 bytes, or both. */
 struct Raw {
@@ -42,10 +43,8 @@ uint k_of_quad(uint unit) {
 
 Raw fetch(uint64_t data, uint first, uint k, uint unit) {
     k += k_of_quad(unit);
-    const uint row = first + row_of_quad(unit), r = row % 8, chunk = k / 32, v = k % 16 / 4;
-    Raw raw = Raw(uvec4(0), vec4(0.0), 0);
-    if (k >= args.k)
-        return raw;
+    const uint row = first + row_of_quad(unit), r = row % 8, chunk = min(k, args.k - 1) / 32, v = k % 16 / 4;
+    Raw raw;
     uint64_t block = data + uint64_t(min(row, args.n - 1) / 8) * args.stride +
                      uint64_t(chunk / CHUNKS) * INT4_BLOCK;
     uint64_t nibbles = block + INT4_HEADER + chunk % CHUNKS * INT4_CHUNK + 32 * v + 4 * r;
@@ -61,14 +60,27 @@ Raw fetch(uint64_t data, uint first, uint k, uint unit) {
     return raw;
 }
 
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
 void unpack(Raw raw, uint k, uint unit) {
-    const uint at = k_of_quad(unit), shift = UNIT == 32 || (k + at) % 32 < 16 ? 0 : 4;
-    [[unroll]] for (uint side = 0; side < UNIT / 16; side++)
-        [[unroll]] for (uint i = 0; i < 4; i++)
-            put_weights(row_of_quad(unit) + i, at + 16 * side,
-                        nibbles_of(raw.nibbles[i] >> shift, side != 0, float(raw.zeros >> 8 * i & 0xff)) *
-                            (raw.scale[i] * factor));
+    [[unroll]] for (uint i = 0; i < 4; i++) {
+        const f16vec2 scale = f16vec2(float16_t(raw.scale[i] * factor));
+        const float16_t zero = float16_t(float(raw.zeros >> 8 * i & 0xff));
+        [[unroll]] for (uint side = 0; side < 2; side++) {
+            const f16vec2 even = nibble_pair(raw.nibbles[i], side != 0, zero) * scale;
+            const f16vec2 odd = nibble_pair(raw.nibbles[i] >> 8, side != 0, zero) * scale;
+            put_halves(row_of_quad(unit) + i, k_of_quad(unit) + 16 * side,
+                       uvec2(packFloat2x16(even), packFloat2x16(odd)));
+        }
+    }
 }
+#else
+void unpack(Raw raw, uint k, uint unit) {
+    const uint at = k_of_quad(unit), shift = (k + at) % 32 < 16 ? 0 : 4;
+    [[unroll]] for (uint i = 0; i < 4; i++)
+        put_weights(row_of_quad(unit) + i, at,
+                    nibbles_of(raw.nibbles[i] >> shift, false, float(raw.zeros >> 8 * i & 0xff)) * raw.scale[i]);
+}
+#endif
 
 float bound_of(Raw raw) {
     vec4 scale = abs(raw.scale);

@@ -8,13 +8,14 @@
 #if defined(FEW) || defined(COOPMAT)
 #extension GL_KHR_shader_subgroup_basic : require
 #include "coopmat.glsl"
-#elif defined(HALF)
+#endif
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "gemm_tile.glsl"
 #include "q4k.glsl"
 
-const uint UNIT = SLAB > 32 ? 32 : 16;
+const uint UNIT = SLAB > 32 ? 32 : 16, BOUND_K = 256;
 
 /* Half a sub-block, or of two. */
 struct Raw {
@@ -28,20 +29,40 @@ Raw fetch(uint64_t data, uint first, uint k, uint unit) {
                load_words(block + 16 + k % 256 / 64 * 32 + k % 32, VECTORS != 0));
 }
 
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
+/* The product of code and scale, integers, is exact: what is rounded is the minimum and the weight. FOLD keeps d a
+ * normal number. */
+const float FOLD = 64.0;
+
+void unpack(Raw raw, uint k, uint unit) {
+    const uint row = row_of(unit, UNIT), at = k_of(unit, UNIT);
+    const vec2 d = split_halves(raw.header.x) * factor;
+    const f16vec2 folded = f16vec2(float16_t(d.x * FOLD));
+    vec2 codes[2];
+    find_codes(raw.header, (k + at) % 256 / 64, codes);
+    [[unroll]] for (uint side = 0; side < 2; side++) {
+        const f16vec2 scale = f16vec2(float16_t(codes[side].x / FOLD));
+        const f16vec2 least = f16vec2(float16_t(-d.y * codes[side].y));
+        [[unroll]] for (uint i = 0; i < 4; i++) {
+            const f16vec2 even = nibble_pair(raw.nibbles[i], side != 0, float16_t(0.0)) * scale;
+            const f16vec2 odd = nibble_pair(raw.nibbles[i] >> 8, side != 0, float16_t(0.0)) * scale;
+            put_halves(row, at + 32 * side + 4 * i,
+                       uvec2(packFloat2x16(fma(even, folded, least)), packFloat2x16(fma(odd, folded, least))));
+        }
+    }
+}
+#else
 void unpack(Raw raw, uint k, uint unit) {
     const uint row = row_of(unit, UNIT), at = k_of(unit, UNIT);
     k += at;
     vec2 scales[2];
     find_scales(raw.header, k % 256 / 64, scales);
-    [[unroll]] for (uint side = 0; side < UNIT / 16; side++) {
-        bool high = UNIT == 32 && side != 0;
-        uint shift = UNIT == 32 || k % 64 < 32 ? 0 : 4;
-        vec2 scale = (high || shift != 0 ? scales[1] : scales[0]) * factor;
-        [[unroll]] for (uint i = 0; i < 4; i++)
-            put_weights(row, at + 32 * side + 4 * i,
-                        fma(nibbles_of(raw.nibbles[i] >> shift, high, 0.0), vec4(scale.x), vec4(-scale.y)));
-    }
+    const vec2 scale = k % 64 < 32 ? scales[0] : scales[1];
+    [[unroll]] for (uint i = 0; i < 4; i++)
+        put_weights(row, at + 4 * i, fma(nibbles_of(raw.nibbles[i] >> (k % 64 < 32 ? 0 : 4), false, 0.0),
+                                         vec4(scale.x), vec4(-scale.y)));
 }
+#endif
 
 float bound_of(Raw raw) {
     vec2 d = abs(split_halves(raw.header.x));

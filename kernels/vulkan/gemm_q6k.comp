@@ -8,13 +8,14 @@
 #if defined(FEW) || defined(COOPMAT)
 #extension GL_KHR_shader_subgroup_basic : require
 #include "coopmat.glsl"
-#elif defined(HALF)
+#endif
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "gemm_tile.glsl"
 #include "q6k.glsl"
 
-const uint UNIT = SLAB > 32 ? 32 : 16, SIDES = UNIT / 16;
+const uint UNIT = SLAB > 32 ? 32 : 16, BOUND_K = 1, SIDES = UNIT / 16;
 
 /* 16 weights of a scale, or of two. */
 struct Raw {

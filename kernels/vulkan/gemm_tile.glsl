@@ -23,8 +23,22 @@ float factor;
 const float factor = 1.0;
 #endif
 
-/* Puts weights k .. k+3 of a row of the tile in their place. */
+/* Puts weights k .. k+3 of a row of the tile in their place; as halves these are k 0 2, 1 3, as a word's nibbles come
+ * in pairs, and activations likewise. */
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
+void put_halves(uint row, uint k, uvec2 halves);
+void put_weights(uint row, uint k, vec4 w) {
+    put_halves(row, k, uvec2(packHalf2x16(w.xz), packHalf2x16(w.yw)));
+}
+
+/* The low, or high, nibbles of bytes 0 and 2, less an integer: the bits or-ed to them count as 1024, or 64. */
+f16vec2 nibble_pair(uint word, bool high, float16_t zero) {
+    return high ? unpackFloat2x16(word & 0x00f000f0 | 0x54005400) - f16vec2(float16_t(64.0) + zero)
+                : unpackFloat2x16(word & 0x000f000f | 0x64006400) - f16vec2(float16_t(1024.0) + zero);
+}
+#else
 void put_weights(uint row, uint k, vec4 w);
+#endif
 
 /* Where a unit of a single row, of `size` weights, is in the tile. Neighbouring invocations have neighbouring rows, so
  * that what they put lies in different banks; but where a subgroup is alone with its slab they have neighbouring k, so

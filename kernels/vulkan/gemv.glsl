@@ -4,7 +4,7 @@
  *     WIDTH    rows of a unit
  *     QUADS    of a unit: the weights, four neighbours in k at a time, that an invocation takes from a row at once
  *     RUNS     runs of quads of a unit that share a scale; 0: weights have none
- *     MINIMA   whether a run has a minimum too
+ *     MINIMA   whether a run has a minimum too; run i of unit u is then k 32 (RUNS u + i) ..
  *     UNIT_K   k's of a unit, or where units are interleaved their share
  *     units()                        of a row
  *     row_of(first, own)             the team's row with which the invocation's own begins, by its number
@@ -43,7 +43,8 @@ uint64_t from_row[TOKENS];
 
 const uint PITCH = STAGE / 4 + STAGE / 64; /* whatever the places are */
 shared vec4 staged[TOKENS * PITCH];
-uint staged_k = ~0u; /* of which k on they are there */
+shared float run_sums[MINIMA ? TOKENS * STAGE / 32 : 1]; /* of 32 neighbours each */
+uint staged_k = ~0u;                                      /* of which k on they are there */
 Raw raw[OWN / WIDTH]; /* the next units */
 Unit unit[OWN / WIDTH];
 uint64_t row_at[OWN / WIDTH]; /* first byte of each unit's row */
@@ -110,18 +111,35 @@ uint kept_sum(out bool mine) {
 
 /* ---- activations ---- */
 
-void stage(uint from) {
-    if (staged_k == from)
-        return;
-    staged_k = from;
+void stage_numbers(uint from, uint type) {
     const uint quads = min(STAGE, (args.k - from + 127) / 128 * 128) / 4;
-    barrier();
     [[unroll]] for (uint token = 0; token < TOKENS; token++)
         for (uint quad = gl_LocalInvocationIndex; quad < quads; quad += THREADS) {
             const uint k = from + 4 * quad;
             staged[token * PITCH + place_of(quad)] =
-                k < args.k ? load_quad(from_row[token], IN_TYPE, k) : vec4(0.0);
+                k < args.k ? load_quad(from_row[token], type, k) : vec4(0.0);
         }
+}
+
+void stage(uint from) {
+    if (staged_k == from)
+        return;
+    staged_k = from;
+    const uint type = FMK_VK_IN_TYPE(args.types);
+    barrier();
+    if (type == FMK_VK_F32)
+        stage_numbers(from, FMK_VK_F32);
+    else
+        stage_numbers(from, type);
+    barrier();
+    if (!MINIMA || SCALED != 0)
+        return;
+    for (uint i = gl_LocalInvocationIndex; i < TOKENS * STAGE / 32; i += THREADS) {
+        vec4 sum = vec4(0.0);
+        [[unroll]] for (uint quad = 0; quad < 8; quad++)
+            sum += staged[i / (STAGE / 32) * PITCH + place_of(i % (STAGE / 32) * 8 + quad)];
+        run_sums[i] = (sum.x + sum.y) + (sum.z + sum.w);
+    }
     barrier();
 }
 
@@ -157,11 +175,9 @@ void multiply_weights(uint u) {
 /* Sums of codes times activations, a run each, are scaled. */
 void multiply_codes(uint u) {
     const uint runs = max(RUNS, 1);
-    float product[SUMS * runs], total[TOKENS * runs];
+    float product[SUMS * runs];
     [[unroll]] for (uint i = 0; i < SUMS * runs; i++)
         product[i] = 0.0;
-    [[unroll]] for (uint i = 0; i < TOKENS * runs; i++)
-        total[i] = 0.0;
     [[unroll]] for (uint quad = 0; quad < QUADS; quad++) {
         vec4 code[OWN];
         [[unroll]] for (uint row = 0; row < OWN; row++)
@@ -169,8 +185,6 @@ void multiply_codes(uint u) {
         [[unroll]] for (uint token = 0; token < TOKENS; token++) {
             vec4 x = load_activations(token, u, quad);
             const uint at = token * runs + run_of(quad);
-            if (MINIMA)
-                total[at] += (x.x + x.y) + (x.z + x.w);
             [[unroll]] for (uint row = 0; row < OWN; row++)
                 product[row * TOKENS * runs + at] =
                     add_products(code[row], x, product[row * TOKENS * runs + at]);
@@ -182,7 +196,9 @@ void multiply_codes(uint u) {
             [[unroll]] for (uint token = 0; token < TOKENS; token++) {
                 const uint at = token * runs + run;
                 float part = fma(scale.x, product[row * TOKENS * runs + at], sum[row * TOKENS + token]);
-                sum[row * TOKENS + token] = MINIMA ? fma(-scale.y, total[at], part) : part;
+                if (MINIMA)
+                    part = fma(-scale.y, run_sums[token * (STAGE / 32) + u * runs + run], part);
+                sum[row * TOKENS + token] = part;
             }
         }
 }
@@ -200,16 +216,15 @@ void multiply(uint64_t data, uint first) {
         row_at[i] = row_address(data, min(row_of(first, i * WIDTH), args.n - 1));
     /* Weights are on their way while activations are staged. Which lane has a unit does not depend on STAGE. */
     const uint end = units(), slab = STAGE / UNIT_K;
+    uint u = lane;
+    load_units(min(u, end - 1));
     for (uint from = 0; from < end; from += slab) {
-        uint u = from + (lane + LANES - from % LANES) % LANES;
         const uint stop = min(end, from + slab);
-        load_units(min(u, end - 1));
         stage(from * UNIT_K);
         for (; u < stop; u += LANES) {
             [[unroll]] for (uint i = 0; i < OWN / WIDTH; i++)
                 unit[i] = open_unit(raw[i], u);
-            if (u + LANES < stop)
-                load_units(u + LANES);
+            load_units(min(u + LANES, end - 1));
             if (RUNS == 0 || SCALED != 0)
                 multiply_weights(u - from);
             else
@@ -226,7 +241,7 @@ void main() {
         return;
     [[unroll]] for (uint token = 0; token < TOKENS; token++)
         from_row[token] = args.from + in_row(tokens.first + min(token, tokens.count - 1)) * args.in_stride *
-                                          number_size(IN_TYPE);
+                                          number_size(FMK_VK_IN_TYPE(args.types));
     const uint64_t expert = 2 * uint64_t(args.expert_stride) * tokens.expert;
     bool mine;
     const uint kept = kept_sum(mine);

@@ -13,7 +13,7 @@
 const uint STRIDE = 4, WIDTH = 2;
 const uint TAKE = CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
 const uint QUADS = 2 * TAKE, RUNS = 1, UNIT_K = 8 * TAKE;
-const bool MINIMA = true;
+const bool MINIMA = false;
 
 uint pair_of_rows();
 
@@ -24,7 +24,7 @@ struct Raw {
 };
 struct Unit {
     uvec2 nibbles[4];
-    vec2 scale[2];       /* of each row: scale, scale * zero */
+    vec2 scale, zero; /* of each row */
 };
 
 uint units() {
@@ -47,10 +47,10 @@ uint staged_at(uint u, uint quad) {
     return (u / 4 * TAKE + quad / 2) * 8 + quad % 2 * 4 + u % 4;
 }
 vec4 quad_of(Unit unit, uint row, uint quad) {
-    return nibbles_of(unit.nibbles[quad / 2][row], quad % 2 != 0, 0.0);
+    return nibbles_of(unit.nibbles[quad / 2][row], quad % 2 != 0, unit.zero[row]);
 }
 vec2 scales_of(Unit unit, uint row, uint run) {
-    return unit.scale[row];
+    return vec2(unit.scale[row], 0.0);
 }
 
 Raw load_raw(uint64_t panel, uint u) {
@@ -70,12 +70,10 @@ Raw load_raw(uint64_t panel, uint u) {
     return raw;
 }
 Unit open_unit(Raw raw, uint u) {
-    vec2 scale =
-        WEIGHT_TYPE == FMK_VK_F32 ? uintBitsToFloat(raw.scale) : split_pair(raw.scale.x, WEIGHT_TYPE);
     Unit unit;
     unit.nibbles = raw.nibbles;
-    unit.scale[0] = vec2(scale.x, scale.x * code_at(raw.zeros, 0xff, 0, 0.0));
-    unit.scale[1] = vec2(scale.y, scale.y * code_at(raw.zeros, 0xff00, 8, 0.0));
+    unit.scale = WEIGHT_TYPE == FMK_VK_F32 ? uintBitsToFloat(raw.scale) : split_pair(raw.scale.x, WEIGHT_TYPE);
+    unit.zero = vec2(code_at(raw.zeros, 0xff, 0, 0.0), code_at(raw.zeros, 0xff00, 8, 0.0));
     return unit;
 }
 

@@ -80,8 +80,8 @@ void main() {
             [[unroll]] for (uint i = 0; i < AHEAD; i++) {
                 const uint column = 4 * (me + (step * AHEAD + i) * THREADS);
                 if (column < args.width) {
-                    store_4(to + 2 * column, pack(x[i].xy * factor));
-                    store_4(to + 2 * column + 4, pack(x[i].zw * factor));
+                    store_4(to + 2 * column, pack(x[i].xz * factor));
+                    store_4(to + 2 * column + 4, pack(x[i].yw * factor));
                 }
             }
         }

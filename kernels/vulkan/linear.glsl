@@ -5,7 +5,6 @@ layout(push_constant, std430) uniform Push {
     fmk_vk_linear_args args;
 };
 
-layout(constant_id = FMK_VK_SPEC_IN_TYPE) const uint IN_TYPE = FMK_VK_F32;
 layout(constant_id = FMK_VK_SPEC_GLU) const uint GLU = 0;
 layout(constant_id = FMK_VK_SPEC_VECTORS) const uint VECTORS = 0;
 

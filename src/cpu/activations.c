@@ -58,6 +58,8 @@ fmk_quantize_row *fmk_quantize_row_best(enum fmk_acts_form form, uint32_t featur
         return fmk_gemm_fill_bf16;
     case FMK_ACTS_GEMM_BF16X2:
         return fmk_gemm_fill_bf16x2;
+    case FMK_ACTS_GEMM_INT8:
+        return fmk_gemm_fill_int8;
 #endif
     default:
         break;
@@ -92,14 +94,17 @@ static char *take(int64_t *at, char *base, int64_t bytes) {
 /* Whole blocks of 256, for gemm kernels. */
 static int64_t place_gemm(enum fmk_acts_form form, int64_t k, int64_t rows, char *base,
                           struct fmk_gemm_acts *acts) {
-    /* Of tiles, 32 tokens by 256 k are eight runs of 2 KB, `rows` lines apart. An odd number of 2 KB keeps
-     * them from falling on the same half of L1's sets. */
+    /* Of tiles, 32 tokens by 256 k are eight runs of 2 KB, or four, `rows` lines apart. An odd number of 2 KB
+     * keeps them from falling on the same half of L1's sets. */
     if (form >= FMK_ACTS_GEMM_BF16 && rows >= 64)
         rows = fmk_round_up(rows, 64) + 32;
     int64_t blocks = rows * ((k + FMK_K_BLOCK - 1) / FMK_K_BLOCK), at = 0;
     *acts = (struct fmk_gemm_acts){.capacity = rows};
     if (form == FMK_ACTS_GEMM_F32) {
         acts->f32 = (float *)take(&at, base, blocks * FMK_K_BLOCK * 4);
+    } else if (form == FMK_ACTS_GEMM_INT8) {
+        acts->i8 = (int8_t *)take(&at, base, blocks * FMK_K_BLOCK);
+        acts->step = (float *)take(&at, base, blocks * 4);
     } else if (form != FMK_ACTS_GEMM_I16) {
         for (int i = 0; i < (form == FMK_ACTS_GEMM_BF16X2 ? 2 : 1); i++)
             acts->bf16[i] = (uint16_t *)take(&at, base, blocks * FMK_K_BLOCK * 2);

@@ -24,6 +24,7 @@ enum {
     AVX2 = FMK_CPU_AVX2 | FMK_CPU_FMA | FMK_CPU_F16C,
     VNNI = AVX2 | FMK_CPU_AVX512_VNNI,
     AMX = VNNI | FMK_CPU_AVX512_BF16 | FMK_CPU_AMX_BF16,
+    AMX_INT8 = VNNI | FMK_CPU_AVX512_BF16 | FMK_CPU_AMX_INT8,
     NEON = FMK_CPU_NEON,
     DOTPROD = NEON | FMK_CPU_DOTPROD,
     I8MM = DOTPROD | FMK_CPU_I8MM
@@ -50,10 +51,20 @@ static const char *not_integers(const struct fmk_query *query) {
 /* bf16 is what it is given: else 8 bits of f32 or f16 would be kept. */
 static const char *not_gemm_bf16(const struct fmk_query *query) {
     bool dense = query->part->layout->family == FMK_FAMILY_DENSE;
-    if (dense && (query->part->dtype != FMK_BF16 || query->in_type != FMK_BF16))
-        return "it would round dense weights or activations to bf16";
+    bool rounds = query->part->dtype != FMK_BF16 || query->in_type != FMK_BF16;
+    if (dense && rounds && !(query->flags & FMK_LINEAR_FAST_REDUCE))
+        return "it rounds to bf16 and the call does not ask for FAST_REDUCE";
     return query->flags & FMK_LINEAR_EXACT ? "it rounds weights and the call asks for EXACT"
                                            : not_gemm_x16(query);
+}
+
+static const char *not_gemm_int8(const struct fmk_query *query) {
+    if (!(query->flags & FMK_LINEAR_FAST_REDUCE))
+        return "it rounds weights to int8 and the call does not ask for FAST_REDUCE";
+    const char *why = not_integers(query);
+    if (!why && query->depth < FMK_INT8_M)
+        why = "it is hardly faster for so few rows";
+    return why ? why : not_gemm_x16(query);
 }
 
 static const char *not_gemm_bf16x2(const struct fmk_query *query) {
@@ -218,6 +229,8 @@ static const char *not_vulkan_gemv_dense(const struct fmk_query *query) {
 
 static const struct fmk_kernel rows[] = {
 #if defined(__x86_64__)
+    {"cpu.gemm.amx.int8", FMK_BACKEND_CPU, 0, AMX_INT8, FMK_ACTS_GEMM_INT8, not_gemm_int8, NULL,
+     FMK_CUDA_NONE, &fmk_gemm_amx_int8},
     {"cpu.gemm.amx.bf16", FMK_BACKEND_CPU, 0, AMX, FMK_ACTS_GEMM_BF16, not_gemm_bf16, NULL, FMK_CUDA_NONE,
      &fmk_gemm_amx_bf16},
     {"cpu.gemm.amx.bf16x2", FMK_BACKEND_CPU, FMK_LAYOUT_DENSE_ROWS, AMX, FMK_ACTS_GEMM_BF16X2,

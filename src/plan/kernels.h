@@ -31,7 +31,8 @@ enum fmk_acts_form {
     FMK_ACTS_GEMM_F32,  /* of gemm kernels: struct fmk_gemm_acts */
     FMK_ACTS_GEMM_I16,
     FMK_ACTS_GEMM_BF16,
-    FMK_ACTS_GEMM_BF16X2
+    FMK_ACTS_GEMM_BF16X2,
+    FMK_ACTS_GEMM_INT8
 };
 
 /* How src/cuda/linear.c runs a row. */

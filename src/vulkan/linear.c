@@ -266,7 +266,7 @@ static void set_gemv(const struct slab *slab, const struct fmk_packed *part, int
         lanes *= 2;
     uint32_t room = limits->maxComputeSharedMemorySize;
     room = (room < GEMV_SHARED ? room : GEMV_SHARED) - 4 * GEMV_THREADS;
-    while (stage > 256 && (stage / 2 >= part->k_packed || tokens * (stage / 4) * 17 > room))
+    while (stage > 256 && tokens * (stage / 8) * 35 > room)
         stage /= 2;
     if (!invariant && lanes > stage / 64) /* else some would have nothing to do */
         lanes = stage / 64;
@@ -340,8 +340,6 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
     struct fmk_vk_kernel kernel =
         kernel_of(module_of(product->path, subgroups) + part->layout->family, GEMV_THREADS);
     uint32_t *constants = kernel.constants;
-    constants[FMK_VK_SPEC_IN_TYPE] =
-        plan->forms[product->form].halves ? FMK_VK_SCALED_F16 : (uint32_t)plan->call->args.in_type;
     constants[FMK_VK_SPEC_WEIGHT_TYPE] = dense || int4 ? (uint32_t)part->dtype : 0;
     constants[FMK_VK_SPEC_GLU] = product->glu;
     constants[FMK_VK_SPEC_CHUNKS] = int4 ? (uint32_t)part->chunks : 0;
@@ -358,9 +356,10 @@ static struct fmk_vk_kernel linear_kernel(const struct slab *slab, const struct 
         set_few_tile(rows, constants);
     else if (product->path == FMK_VULKAN_HALF)
         set_half_tile(slab, rows, constants);
-    else if (product->path == FMK_VULKAN_GEMM)
+    else if (product->path == FMK_VULKAN_GEMM) {
         set_tile(slab, rows, constants);
-    else
+        constants[FMK_VK_SPEC_IN_TYPE] = (uint32_t)plan->call->args.in_type;
+    } else
         set_gemv(slab, part, rows, constants);
     return kernel;
 }
@@ -404,7 +403,8 @@ static fmk_status multiply_fast(const struct slab *slab, const struct fmk_vk_pro
         .num_tiles = (uint32_t)plan->num_tiles,
         .capacity = (uint32_t)(plan->units * plan->call->rows_per_token),
         .types = FMK_VK_TYPES((uint32_t)target->type, (uint32_t)a->addend_type,
-                              product->glu ? (uint32_t)a->act : 0u, 0u, 0u),
+                              product->glu ? (uint32_t)a->act : 0u,
+                              form->halves ? FMK_VK_SCALED_F16 : (uint32_t)a->in_type, 0u),
         .alpha = a->act_alpha,
         .limit = a->act_limit,
     };

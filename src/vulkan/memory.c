@@ -2,6 +2,7 @@
 
 #include "../error.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef unsigned long long ull;
@@ -95,6 +96,22 @@ fmk_status fmk_vk_buffer_make(const struct fmk_context *ctx, uint64_t size, bool
     return fmk_vk_check(ctx, result, what);
 }
 
+/* Whether all of begin .. end-1 is memory of the process alone, which it may write. */
+static bool is_own_memory(uint64_t begin, uint64_t end) {
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[256], access[5];
+    ull from, to;
+    while (maps && begin < end && fgets(line, sizeof line, maps))
+        if (sscanf(line, "%llx-%llx %4s", &from, &to, access) == 3 && from <= begin && begin < to) {
+            if (strcmp(access, "rw-p") && strcmp(access, "rwxp"))
+                break;
+            begin = to;
+        }
+    if (maps)
+        fclose(maps);
+    return begin >= end;
+}
+
 fmk_status fmk_vk_buffer_import(const struct fmk_context *ctx, const void *at, uint64_t size,
                                 struct fmk_vk_buffer *out) {
     const struct fmk_vulkan *vulkan = fmk_vulkan_of(ctx);
@@ -104,6 +121,11 @@ fmk_status fmk_vk_buffer_import(const struct fmk_context *ctx, const void *at, u
     VkMemoryHostPointerPropertiesEXT pages = {.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT};
     memset(out, 0, sizeof *out);
     out->size = end - begin;
+    /* NVIDIA's driver (580) takes no other memory, and has none of the device anymore once it has refused
+     * some. */
+    if (vulkan->info.properties12.driverID == VK_DRIVER_ID_NVIDIA_PROPRIETARY && !is_own_memory(begin, end))
+        return fmk_fail(FMK_EUNSUPPORTED,
+                        "importing host memory: the driver takes private pages that can be written");
     VkResult result = vulkan->vk.GetMemoryHostPointerPropertiesEXT(vulkan->device, handle,
                                                                    (const void *)(uintptr_t)begin, &pages);
     if (result)

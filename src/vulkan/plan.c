@@ -32,8 +32,7 @@ static struct fmk_vk_form form_for(const struct fmk_call *call, const struct fmk
                                    bool addresses) {
     const fmk_linear_args *a = &call->args;
     bool plain = path == FMK_VULKAN_PLAIN || path == FMK_VULKAN_DOUBLE;
-    bool halves = path == FMK_VULKAN_HALF || path == FMK_VULKAN_FEW ||
-                  (path == FMK_VULKAN_COOPMAT && a->in_type != FMK_F16);
+    bool halves = path == FMK_VULKAN_HALF || path == FMK_VULKAN_FEW || path == FMK_VULKAN_COOPMAT;
     if (halves)
         return (struct fmk_vk_form){.halves = true,
                                     .width = fmk_round_up(part->k_packed, HALVES_COLUMNS),

@@ -82,12 +82,18 @@ static inline float tile_bf16(const uint8_t *at) {
     return tile_flush(value);
 }
 
-static inline void tile_dot_bf16(int sums, int acts, int weights) {
+/* A product whose tiles fit together. */
+static inline void tile_use_product(int sums, int acts, int weights) {
     const struct tile_config *c = &emulated_tiles.config;
     tile_use(sums), tile_use(acts), tile_use(weights);
     if (c->rows[sums] != c->rows[acts] || c->row_bytes[sums] != c->row_bytes[weights] ||
         c->row_bytes[acts] != 4 * c->rows[weights])
         abort();
+}
+
+static inline void tile_dot_bf16(int sums, int acts, int weights) {
+    const struct tile_config *c = &emulated_tiles.config;
+    tile_use_product(sums, acts, weights);
     for (int m = 0; m < c->rows[sums]; m++)
         for (int n = 0; n < c->row_bytes[sums] / 4; n++) {
             float sum;
@@ -102,6 +108,23 @@ static inline void tile_dot_bf16(int sums, int acts, int weights) {
 
 static inline void tile_multiply_bf16(int sums) {
     tile_dot_bf16(sums, 4 + sums / 2, 6 + sums % 2);
+}
+
+/* Integers, modulo 2^32. */
+static inline void tile_multiply_int8(int sums) {
+    const struct tile_config *c = &emulated_tiles.config;
+    const int acts = 4 + sums / 2, weights = 6 + sums % 2;
+    tile_use_product(sums, acts, weights);
+    for (int m = 0; m < c->rows[sums]; m++)
+        for (int n = 0; n < c->row_bytes[sums] / 4; n++) {
+            uint32_t sum;
+            memcpy(&sum, emulated_tiles.bytes[sums][m] + 4 * n, sizeof sum);
+            for (int q = 0; q < c->rows[weights]; q++)
+                for (int i = 0; i < 4; i++)
+                    sum += (uint32_t)((int8_t)emulated_tiles.bytes[acts][m][4 * q + i] *
+                                      (int8_t)emulated_tiles.bytes[weights][q][4 * n + i]);
+            memcpy(emulated_tiles.bytes[sums][m] + 4 * n, &sum, sizeof sum);
+        }
 }
 
 static inline void tile_multiply_row_bf16(int sums) {

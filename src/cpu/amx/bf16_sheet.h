@@ -7,4 +7,9 @@
 
 typedef uint16_t bf16_pair[FMK_STRIP][2];
 
+enum { BF16_SHEET_BYTES = 256 << 10 };
+
+/* A job of some dozens of tokens (gemm_bf16_deep.c). */
+void fmk_amx_bf16_deep(const struct fmk_gemm_job *job);
+
 #endif

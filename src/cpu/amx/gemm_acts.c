@@ -1,4 +1,6 @@
-/* Activations to bf16, or to sums of two, with AVX-512 BF16. */
+/* Activations to bf16, to sums of two, with AVX-512 BF16, or to int8. */
+#include "../../abi.h"
+#include "../../half.h"
 #include "../gemm/gemm.h"
 
 #include <immintrin.h>
@@ -30,5 +32,27 @@ void fmk_gemm_fill_bf16x2(const float *x, int64_t count, const struct fmk_acts *
         __m512 whole = _mm512_loadu_ps(x + i);
         __m512 high = round_16(whole, acts->gemm.bf16[0] + at);
         round_16(_mm512_sub_ps(whole, high), acts->gemm.bf16[1] + at);
+    }
+}
+
+/* The step is a 127th of the largest magnitude. */
+void fmk_gemm_fill_int8(const float *x, int64_t count, const struct fmk_acts *acts, int64_t row, int64_t k) {
+    __m512i largest = _mm512_setzero_si512(); /* bits order as magnitudes do, and NaN is above infinity */
+    for (int64_t i = 0; i < count; i += 16)
+        largest = _mm512_max_epu32(largest,
+                                   _mm512_and_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi32(INT32_MAX)));
+    uint32_t bits = _mm512_reduce_max_epu32(largest);
+    float most = fmk_float_of_bits(bits);
+    bool finite = bits < 0x7f800000;
+    /* Below 2^-106 the inverse would leave the range of normal numbers; such values count as zero. */
+    float inverse = finite && most >= 0x1p-106f ? 127 / most : 0;
+    acts->gemm.step[k / FMK_K_BLOCK * acts->gemm.capacity + row] = !finite ? fmk_float_of_bits(0x7fc00000)
+                                                                   : inverse > 0 ? most / 127
+                                                                                 : 0;
+    for (int64_t i = 0; i < fmk_round_up(count, 64); i += 16) {
+        __m512 values = i < count ? _mm512_loadu_ps(x + i) : _mm512_setzero_ps();
+        __m512i codes = _mm512_cvtps_epi32(_mm512_mul_ps(values, _mm512_set1_ps(inverse)));
+        int8_t *out = acts->gemm.i8 + ((k + i) / 64 * acts->gemm.capacity + row) * 64 + (k + i) % 64;
+        _mm_storeu_si128((__m128i *)out, _mm512_cvtsepi32_epi8(codes));
     }
 }

@@ -1,5 +1,6 @@
 /* The instructions of AMX that the kernels use, each wrapped once. Tiles 0..3 hold sums, 4 and 5 activations
- * (16 tokens by 32 k), 6 and 7, and 5 where 4 alone has activations, weights (16 pairs of k by 16 rows). A
+ * (16 tokens by 32 k of bf16, 64 of int8), 6 and 7, and 5 where 4 alone has activations, weights (16 pairs of
+ * k, or quads, by 16 rows). A
  * tile's number is part of the instruction, so a switch picks it; with a constant nothing of that is left.
  *
  * Written in assembly, as gcc 12's _tile_loadconfig tells the compiler that it reads 8 of the 64 bytes, and
@@ -105,7 +106,24 @@ static inline __attribute__((always_inline)) void tile_multiply_bf16(const int s
     }
 }
 
-/* The same of a row of up to four sums: activations are in tile 4, weights of sums 0 to 3 in 6, 7, 5 and 6.
+/* sums[m][n] += the same of four int8: acts[m][4q..4q+3] * weights[q][n][0..3], over q. */
+static inline __attribute__((always_inline)) void tile_multiply_int8(const int sums) {
+    switch (sums) {
+    case 0:
+        __asm__ volatile("tdpbssd %%tmm6, %%tmm4, %%tmm0" : :);
+        break;
+    case 1:
+        __asm__ volatile("tdpbssd %%tmm7, %%tmm4, %%tmm1" : :);
+        break;
+    case 2:
+        __asm__ volatile("tdpbssd %%tmm6, %%tmm5, %%tmm2" : :);
+        break;
+    default:
+        __asm__ volatile("tdpbssd %%tmm7, %%tmm5, %%tmm3" : :);
+    }
+}
+
+/* bf16 of a row of up to four sums: activations are in tile 4, weights of sums 0 to 3 in 6, 7, 5 and 6.
  */
 static inline __attribute__((always_inline)) void tile_multiply_row_bf16(const int sums) {
     switch (sums) {

@@ -19,6 +19,8 @@ struct fmk_gemm_acts {
     /* For tiles, 32 k of a row beside those of the next one; the second, where it is wanted, has what
      * rounding to the first left. */
     uint16_t *bf16[2]; /* [k / 32][capacity][32] */
+    /* Likewise 64 k: x = i8 * step, |i8| <= 127, with `step` as above. Zero up to a multiple of 64. */
+    int8_t *i8; /* [k / 64][capacity][64] */
 };
 
 #endif

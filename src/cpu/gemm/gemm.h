@@ -7,6 +7,7 @@
  * - i16: integers, code times integer scale, which is exact; the float scale of 256 k, or of a group, is
  * applied to sums of integers. Activations are rounded to 11 bits and a sign.
  * - bf16: what tiles of AMX multiply; both sides are rounded to 8 bits. Or bf16x2, both are sums of two.
+ * - int8: tiles, too; both sides are rounded to 127ths of the largest of 256, where the call allows that.
  *
  * In a sheet 16 rows lie side by side, a *strip*, so that a register holds one k, or a pair of k, of 16 rows.
  * As with tiles, the sum of an output is made in an order that depends on K alone. */
@@ -17,6 +18,7 @@
 
 enum {
     FMK_SHEET_M = 16, /* rows of an expert from which on a sheet is worth it */
+    FMK_INT8_M = 64,  /* and one of int8, beside one of bf16 */
     FMK_STRIP = 16    /* rows of a strip */
 };
 
@@ -55,10 +57,10 @@ static inline float *fmk_gemm_sums(const struct fmk_gemm_job *job, int32_t strip
 
 extern const struct fmk_gemm fmk_gemm_avx2_f32, fmk_gemm_avx2_i16;
 extern const struct fmk_gemm fmk_gemm_avx512_f32, fmk_gemm_avx512_i16;
-extern const struct fmk_gemm fmk_gemm_amx_bf16, fmk_gemm_amx_bf16x2;
+extern const struct fmk_gemm fmk_gemm_amx_bf16, fmk_gemm_amx_bf16x2, fmk_gemm_amx_int8;
 
 /* What turns up to 256 floats of a row into activations of sheets. */
 fmk_quantize_row fmk_gemm_fill_f32, fmk_gemm_fill_i16_portable;
-fmk_quantize_row fmk_gemm_fill_i16_avx2, fmk_gemm_fill_bf16, fmk_gemm_fill_bf16x2;
+fmk_quantize_row fmk_gemm_fill_i16_avx2, fmk_gemm_fill_bf16, fmk_gemm_fill_bf16x2, fmk_gemm_fill_int8;
 
 #endif
