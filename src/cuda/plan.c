@@ -57,6 +57,7 @@ static struct fmk_cuda_form form_for(const struct fmk_call *call, const struct f
     struct fmk_cuda_form form = {.type = a->in_type, .planes = 1};
     bool gemm = path == FMK_CUDA_GEMM || path == FMK_CUDA_DECODE_GEMM, plain = path >= FMK_CUDA_PLAIN;
     bool floats = one && part->layout->family != FMK_FAMILY_DENSE && !fmk_cuda_any_groups(part);
+    bool few = path == FMK_CUDA_FEW; /* it takes any type, and one token in any order */
     if (path == FMK_CUDA_MMA && a->in_type == FMK_F32 && !floats) {
         form.type = FMK_BF16;
         form.planes = 3; /* 3 * 8 bits: all of a float's */
@@ -68,8 +69,8 @@ static struct fmk_cuda_form form_for(const struct fmk_call *call, const struct f
         form.type = fmk_cuda_gemm_type(part, a->in_type);
     }
     form.index = part->k_index && !plain ? part : NULL;
-    form.direct = form.type == a->in_type && !form.index && !a->in_rows.handle;
-    if (path == FMK_CUDA_MMA || path == FMK_CUDA_ONE)
+    form.direct = form.type == a->in_type && (!form.index || (few && one)) && !a->in_rows.handle;
+    if (path == FMK_CUDA_MMA || path == FMK_CUDA_WGMMA || path == FMK_CUDA_ONE)
         form.direct = form.direct && is_aligned(call, addresses) && part->k % 8 == 0;
     else if (gemm) /* which reads all rows, and counts in 32 bits */
         form.direct = form.direct && !a->m_dev.handle && a->in_stride <= INT32_MAX;
@@ -156,6 +157,9 @@ static int32_t tile_for(const struct fmk_cuda_plan *plan) {
     int64_t rows = plan->routed ? call->rows / experts_of(plan->w) : call->args.m;
     if (plan->one)
         return 1;
+    for (int32_t i = 0; i < plan->num_products; i++)
+        if (plan->products[i].path == FMK_CUDA_FEW)
+            return rows <= 8 || call->args.in_type == FMK_F32 ? 8 : 16;
     /* How many rows of weights a block has may depend on the weight alone, and 16 go with 8 tokens. */
     for (int32_t i = 0; i < plan->num_products; i++)
         if (call->args.flags & FMK_LINEAR_BATCH_INVARIANT && plan->products[i].narrow)
@@ -337,11 +341,16 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
 uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projection *w,
                         const struct fmk_call *call, int32_t p) {
     /* The fewest rows from which on the choice is another: with more, cuBLAS only wants more workspace. */
-    const int64_t counts[] = {1, FMK_GEMM_M_DENSE + 1, FMK_GEMM_M_DECODE + 1};
+    const int64_t counts[] = {1, FMK_GEMM_M_DENSE + 1, FMK_WGMMA_LEAST_M, FMK_GEMM_M_DECODE + 1,
+                              FMK_WGMMA_MOST_M + 1};
+    /* Where each expert has its own rows, some kernels' choice goes by these. */
+    int64_t experts = call->routing.kind == FMK_ROUTE_BATCH ? w->num_experts : 1;
     uint32_t paths = 0;
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0] && counts[i] <= call->rows; i++) {
+    for (size_t i = 0; i < 2 * sizeof counts / sizeof counts[0]; i++) {
         struct fmk_call fewer = *call;
-        fewer.rows = counts[i];
+        fewer.rows = counts[i / 2] * (i % 2 ? experts : 1);
+        if (fewer.rows > call->rows)
+            continue;
         struct fmk_query query = fmk_kernel_query(ctx, w, &fewer, p, 0);
         for (int choice = 0; choice < 8; choice++) {
             query.one = choice & 1;

@@ -22,6 +22,6 @@ fmk_status fmk_cuda_route_rows(struct fmk_cuda_order *order, const struct fmk_ro
 
 /* A kernel of any module; the next may start early. */
 fmk_status fmk_cuda_enqueue(struct fmk_cuda_order *order, int32_t module, int32_t kernel, uint32_t x,
-                            uint32_t y, uint32_t z, uint32_t threads, const void *args, size_t args_size);
+                            uint32_t y, uint32_t z, uint32_t threads, const void *args);
 
 #endif

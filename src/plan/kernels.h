@@ -42,6 +42,8 @@ enum fmk_cuda_path {
     FMK_CUDA_DECODE_GEMM,
     FMK_CUDA_ONE, /* one token a block, of dense weights */
     FMK_CUDA_MMA,
+    FMK_CUDA_FEW, /* tiles of few tokens, over int4.t64 */
+    FMK_CUDA_WGMMA,
     FMK_CUDA_PLAIN,
     FMK_CUDA_DOUBLE /* plain, with double accumulators */
 };
@@ -92,6 +94,10 @@ enum {
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_WEIGHTS = 32 << 20,
     FMK_GEMM_M_DECODE = 64,
+    /* Of int4.t64, on compute capability 9.0: rows of an expert from which on wgmma is faster than kernels
+     * for few, and those up to which it is than cuBLAS on decoded weights. */
+    FMK_WGMMA_LEAST_M = 9,
+    FMK_WGMMA_MOST_M = 2048,
     FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
     /* A call that cuBLAS serves has room for so much at once at least. */
     FMK_GEMM_WORKSPACE = 32 << 20, /* of cuBLAS itself */

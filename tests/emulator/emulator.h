@@ -1,9 +1,10 @@
 /* CUDA C++ for a C++ compiler: included before a .cu, it brings what the kernels use of CUDA, and takes the
- * place of kernels/ptx.cuh, whose instructions it spells out. */
+ * place of kernels/ptx.cuh and ptx_sm90.cuh, whose instructions it and sm90.h spell out. */
 #ifndef FMK_EMULATOR_H
 #define FMK_EMULATOR_H
 
 #define FMK_KERNELS_PTX_CUH
+#define FMK_KERNELS_PTX_SM90_CUH
 
 #include "fibers.h"
 #include "numbers.h"
@@ -369,5 +370,7 @@ inline void allow_dependents() {}
 inline void wait_for_dependency() {
     emulator::self()->waited_for_dependency = true;
 }
+
+#include "sm90.h"
 
 #endif

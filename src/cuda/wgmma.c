@@ -1,0 +1,132 @@
+#include "wgmma.h"
+
+#include "../abi.h"
+#include "device.h"
+
+/* Of one type of activations; see kernels/wgmma.h. Clocks as measured on an H200: of a unit of K, and of
+ * everything else that a tile takes. */
+static const struct {
+    int32_t rows, tokens, warpgroups;
+    bool glu;        /* can have gate and up */
+    uint32_t shared; /* bytes */
+    double unit, tile;
+} variants[FMK_WGMMA_VARIANTS] = {
+    [FMK_WGMMA_128X16] = {128, 16, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 467, 1214},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 819, 2422},
+    [FMK_WGMMA_512X16] = {512, 16, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1540, 4424},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, FMK_WGMMA_SHARED(2, 1, 32), 562, 1945},
+    [FMK_WGMMA_256X32] = {256, 32, 2, true, FMK_WGMMA_SHARED(2, 2, 32), 966, 3425},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, FMK_WGMMA_SHARED(2, 1, 64), 737, 3407},
+    [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1324, 8861},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1118, 6510},
+    [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2317, 7981},
+};
+
+enum {
+    LAUNCH_CLOCKS = 3780,
+    CLUSTER_CLOCKS = 3243 /* of adding up a tile that a cluster shares */
+};
+
+/* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
+ * groups, and a cluster stays in one. */
+static const struct {
+    uint32_t blocks, at_once;
+} clusters[] = {{1, 132}, {2, 66}, {3, 39}, {4, 30}, {5, 22}, {6, 17}, {8, 15}};
+enum { CLUSTERS = sizeof clusters / sizeof clusters[0] };
+
+static uint32_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t variant) {
+    uint32_t rows = (uint32_t)(problem->glu ? variants[variant].rows / 2 : variants[variant].rows);
+    uint32_t tokens = (uint32_t)variants[variant].tokens, row_tiles = 0;
+    for (int32_t i = 0; i < (problem->glu ? 1 : problem->num_parts); i++)
+        row_tiles += ((uint32_t)problem->parts[i].n + rows - 1) / rows;
+    return row_tiles * (uint32_t)problem->experts * (((uint32_t)problem->m + tokens - 1) / tokens);
+}
+
+/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. */
+static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units, uint32_t size,
+                                uint32_t at_once) {
+    bool split = size > 1;
+    uint32_t turns = (tiles + at_once - 1) / at_once, share = split ? (units + size - 1) / size : units;
+    double tile = share * variants[variant].unit + variants[variant].tile + (split ? CLUSTER_CLOCKS : 0);
+    return (struct fmk_wgmma_cut){variant, (int32_t)size, fmk_min(tiles, at_once) * size,
+                                  LAUNCH_CLOCKS + turns * tile};
+}
+
+/* A few divisions for each candidate, for it is asked at every call. */
+struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
+    struct fmk_wgmma_cut best = {.clocks = 1e300};
+    uint32_t units = (uint32_t)((problem->k + FMK_WGMMA_K - 1) / FMK_WGMMA_K);
+    uint32_t at_once[CLUSTERS];
+    for (int i = 0; i < CLUSTERS; i++)
+        at_once[i] =
+            fmk_max(1, clusters[i].at_once * (uint32_t)problem->multiprocessors / clusters[0].at_once);
+    for (int32_t v = 0; v < FMK_WGMMA_VARIANTS; v++) {
+        if (problem->glu && !variants[v].glu)
+            continue;
+        uint32_t tiles = tiles_of(problem, v);
+        for (int i = 0; i < CLUSTERS; i++) {
+            if (i && tiles > at_once[i])
+                break; /* K is shared only where tiles are few */
+            struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
+            if (candidate.clocks < best.clocks)
+                best = candidate;
+        }
+    }
+    return best;
+}
+
+/* ---- a launch ---- */
+
+/* Activations as [experts][rows][k], in boxes of one expert's. Its own strides are what the driver takes: see
+ * is_aligned in plan.c. */
+static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
+                                       int32_t tokens) {
+    const struct fmk_linear_kernel_args *linear = &args->linear;
+    cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
+    cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
+    const cuuint64_t strides[] = {stride, expert};
+    const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
+    const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)tokens, 1}, every[] = {1, 1, 1};
+    char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
+    CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
+        (CUtensorMap *)&args->in,
+        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+        first, sizes, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return fmk_cuda_check(ctx, result, "describing the activations");
+}
+
+fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
+                                const struct fmk_wgmma_cut *cut) {
+    int32_t variant = cut->variant;
+    fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
+    if (status)
+        return status;
+    struct fmk_cuda_grid grid = {.x = cut->blocks,
+                                 .y = 1,
+                                 .z = 1,
+                                 .threads =
+                                     (uint32_t)(128 * variants[variant].warpgroups + FMK_WGMMA_FETCHING),
+                                 .shared = variants[variant].shared,
+                                 .cluster = (uint32_t)cut->cluster};
+    bool early = order->early;
+    order->early = true;
+    return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA,
+                           variant + (args->linear.in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0), grid, args,
+                           early);
+}
+
+fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args *args) {
+    const struct fmk_linear_kernel_args *linear = &args->linear;
+    struct fmk_wgmma_problem problem = {
+        .parts = linear->part,
+        .num_parts = linear->num_parts,
+        .glu = linear->glu,
+        .k = linear->k_packed,
+        .m = linear->m - linear->first_row,
+        .experts = args->experts,
+        .multiprocessors = fmk_cuda_of(order->queue->ctx)->multiprocessors,
+    };
+    struct fmk_wgmma_cut cut = fmk_wgmma_choose(&problem);
+    return fmk_wgmma_launch_cut(order, args, &cut);
+}

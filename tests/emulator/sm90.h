@@ -1,0 +1,198 @@
+/* kernels/ptx_sm90.cuh for a C++ compiler: see emulator.h. */
+#ifndef FMK_EMULATOR_SM90_H
+#define FMK_EMULATOR_SM90_H
+
+#include "async.h"
+#include "races.h"
+
+inline uint8_t *dynamic_shared() {
+    return emulator::dynamic_memory();
+}
+inline uint32_t shared_address(const void *at) {
+    return emulator::shared_address(at);
+}
+
+/* ---- mbarriers ---- */
+
+inline void mbarrier_init(uint32_t barrier, uint32_t count) {
+    emulator::mbarrier_init(barrier, count);
+}
+inline void mbarrier_arrive(uint32_t barrier) {
+    emulator::mbarrier_arrive(barrier);
+}
+inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
+    emulator::mbarrier_expect(barrier, bytes);
+    emulator::mbarrier_arrive(barrier);
+}
+inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
+    emulator::mbarrier_wait(barrier, parity);
+}
+inline void fence_mbarrier_init() {}
+inline void fence_async_proxy() {}
+
+/* ---- copies ---- */
+
+inline void copy_bulk(uint32_t shared, const void *from, uint32_t bytes, uint32_t barrier) {
+    emulator::copy_bulk(shared, from, bytes, barrier);
+}
+
+inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t row, int32_t matrix,
+                     uint32_t barrier) {
+    const int32_t at[3] = {column, row, matrix};
+    emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 3, barrier);
+}
+inline void prefetch_map(const void *) {}
+
+/* ---- matrices of 8 x 8 in shared memory ---- */
+
+namespace emulator {
+
+/* Row `row` of matrix `matrix`, as the lanes of the warp name them. */
+inline uint8_t *matrix_row(uint32_t address, int matrix, int row) {
+    uint32_t at = __shfl_sync(WHOLE_WARP, address, 8 * matrix + row);
+    if (at % 16)
+        fail("a row of a matrix at 0x%08x, which is not a multiple of 16", at);
+    return shared_pointer(at);
+}
+
+inline uint32_t pair_at(const uint8_t *row, int column) {
+    uint32_t pair;
+    memcpy(&pair, row + 2 * column, sizeof pair);
+    return pair;
+}
+
+} // namespace emulator
+
+inline void load_matrices(uint32_t shared, uint32_t v[4]) {
+    int lane = static_cast<int>(emulator::self()->lane);
+    for (int i = 0; i < 4; i++)
+        v[i] = emulator::pair_at(emulator::matrix_row(shared, i, lane / 4), lane % 4 * 2);
+    __syncwarp();
+}
+inline void load_two_matrices(uint32_t shared, uint32_t v[2]) {
+    int lane = static_cast<int>(emulator::self()->lane);
+    for (int i = 0; i < 2; i++)
+        v[i] = emulator::pair_at(emulator::matrix_row(shared, i, lane / 4), lane % 4 * 2);
+    __syncwarp();
+}
+inline void store_transposed(uint32_t shared, const uint32_t v[4]) {
+    int lane = static_cast<int>(emulator::self()->lane);
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 2; j++) {
+            uint16_t number = static_cast<uint16_t>(v[i] >> 16 * j);
+            memcpy(emulator::matrix_row(shared, i, lane % 4 * 2 + j) + lane / 4 * 2, &number, sizeof number);
+        }
+    __syncwarp();
+}
+
+/* ---- blocks and clusters ---- */
+
+inline void barrier_named(uint32_t barrier, uint32_t threads) {
+    emulator::named_barrier(barrier, threads, true);
+}
+inline void arrive_named(uint32_t barrier, uint32_t threads) {
+    emulator::named_barrier(barrier, threads, false);
+}
+template <int COUNT> inline void give_registers() {}
+template <int COUNT> inline void take_registers() {}
+inline void cluster_sync() {
+    emulator::cluster_barrier();
+}
+inline void cluster_arrive() {}
+inline void cluster_wait() {
+    emulator::cluster_barrier();
+}
+inline void store_4_floats_to(uint32_t rank, uint32_t shared, float4 v, uint32_t barrier) {
+    emulator::races::copied(emulator::shared_pointer(emulator::address_in(shared, rank)), nullptr, sizeof v);
+    emulator::will_complete(emulator::address_in(barrier, rank));
+    emulator::do_in_time([=] {
+        memcpy(emulator::shared_pointer(emulator::address_in(shared, rank)), &v, sizeof v);
+        emulator::mbarrier_complete(emulator::address_in(barrier, rank), sizeof v);
+    });
+}
+inline uint32_t cluster_rank() {
+    return emulator::cluster_rank();
+}
+inline uint32_t cluster_size() {
+    return emulator::cluster_size();
+}
+inline float4 load_4_floats_of(uint32_t rank, uint32_t shared) {
+    return emulator::load_aligned<float4>(emulator::shared_pointer(emulator::address_in(shared, rank)));
+}
+
+/* ---- arithmetic of two at once ---- */
+
+inline uint32_t and_or(uint32_t value, uint32_t mask, uint32_t bits) {
+    return (value & mask) | bits;
+}
+inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        auto number = [shift](uint32_t pair) {
+            return static_cast<double>(f16_to_f32(static_cast<uint16_t>(pair >> shift)));
+        };
+        /* A product of two f16 and a sum with a third fit a double but for rare bits far below. */
+        d |= static_cast<uint32_t>(f32_to_f16(static_cast<float>(number(a) * number(b) + number(c))))
+             << shift;
+    }
+    return d;
+}
+
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        auto number = [shift](uint32_t pair) {
+            return static_cast<double>(bf16_to_f32(static_cast<uint16_t>(pair >> shift)));
+        };
+        d |= static_cast<uint32_t>(f32_to_bf16(static_cast<float>(number(a) * number(b) + number(c))))
+             << shift;
+    }
+    return d;
+}
+inline uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
+    return fma_bf16x2(a, b, 0);
+}
+
+/* ---- wgmma ---- */
+
+inline void wgmma_fence() {
+    __syncwarp();
+}
+inline void wgmma_end_group() {
+    emulator::wgmma_end_group();
+}
+template <int PENDING> inline void wgmma_wait() {
+    emulator::wgmma_wait(PENDING);
+}
+template <int COUNT> inline void settle(float *) {}
+
+inline uint64_t wgmma_descriptor(uint32_t shared) {
+    return uint64_t(1) << 62 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 16 | (shared & 0x3ffff) >> 4;
+}
+
+inline void wgmma_n16_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 16, emulator::Number::f16});
+}
+inline void wgmma_n16_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 16, emulator::Number::bf16});
+}
+inline void wgmma_n32_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 32, emulator::Number::f16});
+}
+inline void wgmma_n32_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 32, emulator::Number::bf16});
+}
+inline void wgmma_n64_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 64, emulator::Number::f16});
+}
+inline void wgmma_n64_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 64, emulator::Number::bf16});
+}
+inline void wgmma_n128_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 128, emulator::Number::f16});
+}
+inline void wgmma_n128_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 128, emulator::Number::bf16});
+}
+
+#endif
