@@ -8,6 +8,7 @@
 enum {
     FMK_WGMMA_K = FMK_INT4_UNIT_K, /* of a stage of the ring */
     FMK_WGMMA_BOX = 64,            /* k of a box of activations: 128 bytes, as many as a swizzle spans */
+    FMK_WGMMA_BOX_TOKENS = 32,     /* of it, where a tile has more */
     FMK_WGMMA_UNIT = FMK_T64_UNIT(1, 1), /* room for the largest unit of weights */
     FMK_WGMMA_MOST_STAGES = 16,
     FMK_WGMMA_MOST_SHARED = 227 << 10, /* bytes that a block of compute capability 9.0 may have */

@@ -70,18 +70,26 @@ __device__ __forceinline__ void fetch_weights(const struct fmk_linear_kernel_arg
     }
 }
 
-/* One thread. Where there are no tokens, and past k, boxes are zeros. */
+/* One thread. Past k, boxes are zeros. Those without a token are not fetched: each token has sums of its own,
+ * and what is not there takes as long to be made zero as to be fetched. */
 template <class P>
 __device__ __forceinline__ void fetch_acts(const void *map, const Tile &tile, const Share &share,
                                            const Ring &ring, Stage &stage) {
+    constexpr int TOKENS = P::T < FMK_WGMMA_BOX_TOKENS ? P::T : FMK_WGMMA_BOX_TOKENS;
+    constexpr int BYTES = 2 * FMK_WGMMA_BOX * TOKENS;
+    const int32_t boxes = (tile.count + TOKENS - 1) / TOKENS;
     for (int32_t unit = share.begin; unit < share.end; unit++) {
         const uint32_t at = ring.base + stage.slot * P::ACTS, full = ring.full + 8 * stage.slot;
         mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
-        mbarrier_arrive_expecting(full, P::ACTS);
+        mbarrier_arrive_expecting(full, 2 * BYTES * boxes);
 #pragma unroll
         for (int half = 0; half < 2; half++)
-            copy_box(at + half * P::ACTS / 2, map, FMK_WGMMA_K * unit + FMK_WGMMA_BOX * half, tile.token,
-                     tile.expert, full);
+#pragma unroll
+            for (int box = 0; box < P::T / TOKENS; box++)
+                if (box < boxes)
+                    copy_box(at + half * P::ACTS / 2 + BYTES * box, map,
+                             FMK_WGMMA_K * unit + FMK_WGMMA_BOX * half, tile.token + TOKENS * box,
+                             tile.expert, full);
         next_stage<P>(stage);
     }
 }

@@ -77,8 +77,8 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
 
 /* ---- a launch ---- */
 
-/* Activations as [experts][rows][k], in boxes of one expert's. Its own strides are what the driver takes: see
- * is_aligned in plan.c. */
+/* Activations as [experts][rows][k], in boxes of one expert's tokens. Its own strides are what the driver
+ * takes: see is_aligned in plan.c. */
 static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
                                        int32_t tokens) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
@@ -86,7 +86,9 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
     cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
     const cuuint64_t strides[] = {stride, expert};
     const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
-    const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)tokens, 1}, every[] = {1, 1, 1};
+    const cuuint32_t every[] = {1, 1, 1};
+    const cuuint32_t box[] = {FMK_WGMMA_BOX,
+                              (cuuint32_t)(tokens < FMK_WGMMA_BOX_TOKENS ? tokens : FMK_WGMMA_BOX_TOKENS), 1};
     char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
     CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
         (CUtensorMap *)&args->in,
