@@ -63,7 +63,7 @@
  * row and token of the tile, and 4 more.
  *
  * gemm_few: ROWS >= 16; TOKENS is 8 or 16, and rows of activations up to a multiple of it can be read. Shared
- * memory: 272 bytes for each row of each subgroup. */
+ * memory: 144 bytes for each row of each subgroup. */
 #define FMK_VK_SPEC_THREADS 0     /* local_size_x_id: invocations of a workgroup, 32 .. 1024 */
 #define FMK_VK_SPEC_ROWS 1        /* weight rows of a workgroup, or of its tile */
 #define FMK_VK_SPEC_TOKENS 2      /* tokens of a workgroup: gemv 1, 2, 4 or 8; or of its tile */

@@ -63,13 +63,12 @@ Raw fetch(uint64_t data, uint first, uint k, uint unit) {
 #if defined(FEW) || defined(COOPMAT) || defined(HALF)
 void unpack(Raw raw, uint k, uint unit) {
     [[unroll]] for (uint i = 0; i < 4; i++) {
-        const f16vec2 scale = f16vec2(float16_t(raw.scale[i] * factor));
-        const float16_t zero = float16_t(float(raw.zeros >> 8 * i & 0xff));
+        const float scale = raw.scale[i] * factor, zero = float(raw.zeros >> 8 * i & 0xff);
         [[unroll]] for (uint side = 0; side < 2; side++) {
-            const f16vec2 even = nibble_pair(raw.nibbles[i], side != 0, zero) * scale;
-            const f16vec2 odd = nibble_pair(raw.nibbles[i] >> 8, side != 0, zero) * scale;
+            const vec2 even = vec2(nibble_pair(raw.nibbles[i], side != 0)) - zero;
+            const vec2 odd = vec2(nibble_pair(raw.nibbles[i] >> 8, side != 0)) - zero;
             put_halves(row_of_quad(unit) + i, k_of_quad(unit) + 16 * side,
-                       uvec2(packFloat2x16(even), packFloat2x16(odd)));
+                       uvec2(packHalf2x16(even * scale), packHalf2x16(odd * scale)));
         }
     }
 }

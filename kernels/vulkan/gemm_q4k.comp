@@ -30,24 +30,18 @@ Raw fetch(uint64_t data, uint first, uint k, uint unit) {
 }
 
 #if defined(FEW) || defined(COOPMAT) || defined(HALF)
-/* The product of code and scale, integers, is exact: what is rounded is the minimum and the weight. FOLD keeps d a
- * normal number. */
-const float FOLD = 64.0;
-
 void unpack(Raw raw, uint k, uint unit) {
     const uint row = row_of(unit, UNIT), at = k_of(unit, UNIT);
-    const vec2 d = split_halves(raw.header.x) * factor;
-    const f16vec2 folded = f16vec2(float16_t(d.x * FOLD));
-    vec2 codes[2];
-    find_codes(raw.header, (k + at) % 256 / 64, codes);
+    vec2 scales[2];
+    find_scales(raw.header, (k + at) % 256 / 64, scales);
     [[unroll]] for (uint side = 0; side < 2; side++) {
-        const f16vec2 scale = f16vec2(float16_t(codes[side].x / FOLD));
-        const f16vec2 least = f16vec2(float16_t(-d.y * codes[side].y));
+        const vec2 scale = scales[side] * factor;
         [[unroll]] for (uint i = 0; i < 4; i++) {
-            const f16vec2 even = nibble_pair(raw.nibbles[i], side != 0, float16_t(0.0)) * scale;
-            const f16vec2 odd = nibble_pair(raw.nibbles[i] >> 8, side != 0, float16_t(0.0)) * scale;
+            const vec2 even = vec2(nibble_pair(raw.nibbles[i], side != 0));
+            const vec2 odd = vec2(nibble_pair(raw.nibbles[i] >> 8, side != 0));
             put_halves(row, at + 32 * side + 4 * i,
-                       uvec2(packFloat2x16(fma(even, folded, least)), packFloat2x16(fma(odd, folded, least))));
+                       uvec2(packHalf2x16(fma(even, vec2(scale.x), vec2(-scale.y))),
+                             packHalf2x16(fma(odd, vec2(scale.x), vec2(-scale.y)))));
         }
     }
 }

@@ -3,9 +3,7 @@
  * more a unit may be of 32: 16 weights, and the 16 that are 32 k further on. */
 #include "linear.glsl"
 
-#if defined(FEW)
-const uint SLAB = 128;
-#elif defined(COOPMAT) || defined(HALF)
+#if defined(FEW) || defined(COOPMAT) || defined(HALF)
 const uint SLAB = 64;
 #else
 const uint SLAB = 32;
@@ -31,10 +29,10 @@ void put_weights(uint row, uint k, vec4 w) {
     put_halves(row, k, uvec2(packHalf2x16(w.xz), packHalf2x16(w.yw)));
 }
 
-/* The low, or high, nibbles of bytes 0 and 2, less an integer: the bits or-ed to them count as 1024, or 64. */
-f16vec2 nibble_pair(uint word, bool high, float16_t zero) {
-    return high ? unpackFloat2x16(word & 0x00f000f0 | 0x54005400) - f16vec2(float16_t(64.0) + zero)
-                : unpackFloat2x16(word & 0x000f000f | 0x64006400) - f16vec2(float16_t(1024.0) + zero);
+/* The low, or high, nibbles of bytes 0 and 2: the bits or-ed to them count as 1024, or 64, and are taken off. */
+f16vec2 nibble_pair(uint word, bool high) {
+    return high ? unpackFloat2x16(word & 0x00f000f0 | 0x54005400) - f16vec2(64.0)
+                : unpackFloat2x16(word & 0x000f000f | 0x64006400) - f16vec2(1024.0);
 }
 #else
 void put_weights(uint row, uint k, vec4 w);

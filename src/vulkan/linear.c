@@ -23,7 +23,7 @@ enum {
     COOPMAT_ROWS = 128,   /* of a tile of matrices */
     COOPMAT_LANES = 32,   /* and of a subgroup */
     HALF_SHARED = 32772,  /* bytes of shared memory that the largest tile takes in f16 */
-    FEW_THREADS = 64,
+    FEW_THREADS = 128,
     FEW_ROWS = 16,
     PLAIN_THREADS = 64,
     PLAIN_TOKENS = 8,
