@@ -131,11 +131,11 @@ enum {
                            still running (programmatic dependent launch): that kernel must not write the
                            weight. Elsewhere it does nothing */
     FMK_LINEAR_BATCH_INVARIANT = 2, /* an output row's bits depend neither on m nor on its place */
-    /* Many rows may be multiplied less exactly where that is faster, unless EXACT or BATCH_INVARIANT are
-     * asked for, too. CPU with AMX: K-quants and INT4, from 64 rows of an expert on, as int8 times int8, both
-     * with a step for every 256 k, relative L2 1e-2 with N(0, 1) activations, 3.3e-2 where 1% of the channels
-     * are 50 times as large; dense weights, from 16 rows on, as bf16, 3e-3. Vulkan without cooperative
-     * matrices: sums in f16, some products at a time, 1e-3. Elsewhere it does nothing */
+    /* Many rows may be multiplied less exactly where that is faster, unless EXACT or BATCH_INVARIANT is
+     * asked for, too. CPU with AMX: K-quants and INT4, from 64 rows an expert on average, as int8 times int8,
+     * both with a step for every 256 k, relative L2 1.1e-2 with N(0, 1) activations, 3.3e-2 where 1% of the
+     * channels are 50 times as large; dense weights, from 16 rows on, as bf16, 3e-3. Vulkan without
+     * cooperative matrices: sums in f16, some products at a time, 1e-3. Elsewhere it does nothing */
     FMK_LINEAR_FAST_REDUCE = 4,
     FMK_LINEAR_EXACT = 8,         /* no rounding of activations below float: relative L2 <= 1e-6 */
     FMK_LINEAR_REDUCE_TOP_K = 16, /* out has one row per token: the sum over its top_k pairs, without

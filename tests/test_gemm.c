@@ -24,7 +24,7 @@ extern const struct fmk_gemm fmk_emulated_amx_bf16, fmk_emulated_amx_bf16x2, fmk
 #endif
 
 enum {
-    MOST = 197,   /* tokens: more than any kernel takes at once, and no multiple of anything */
+    MOST = 197,   /* tokens: more than most kernels take at once, and no multiple of anything */
     BEFORE = 3,   /* rows in front of them, */
     CAPACITY = 7, /* and others behind */
     CANARIES = 64,
@@ -276,7 +276,7 @@ static void check_cut(const struct subject *s, const struct packed_weight *w, co
 /* All tokens and a sheet of rows, checked against the sums in double; then other cuts of tokens and of rows,
  * whose bits must be the same. */
 static void check_shape(const struct subject *s, const struct packed_weight *w, const struct activations *a) {
-    static const int32_t ms[] = {1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 48, 64, 100};
+    static const int32_t ms[] = {1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 48, 64, 100, 129, 192};
     float *all = allocate_sums(MOST);
     for (int64_t row = 0; row < w->packed.n; row += s->gemm->rows) {
         int32_t n = (int32_t)fmk_min(s->gemm->rows, w->packed.n - row);

@@ -26,7 +26,6 @@
 #define FMK_VK_F16 1
 #define FMK_VK_BF16 2
 #define FMK_VK_F32 3
-#define FMK_VK_SCALED_F16 4 /* as halve makes them: f16, then the float that takes a row's factor off */
 #define FMK_VK_SILU_MUL 1
 #define FMK_VK_GELU_TANH_MUL 2
 #define FMK_VK_SWIGLU_CLAMP 3
@@ -42,7 +41,7 @@
  *                     and subgroups shuffle: SUBGROUP is that size
  *     NAME_coopmat    gemm, where there are cooperative matrices of f16, 16 x 16 x 16, with sums of f32, of a
  *                     subgroup, and shaderFloat16 and vulkanMemoryModel: SUBGROUP likewise. Activations are
- *                     SCALED_F16, weights are rounded to f16, brought into its range before
+ *                     as halve makes them, weights are rounded to f16, brought into its range before
  *     NAME_few        gemm, likewise, with matrices of 16 x 8 x 16, where subgroups shuffle and vote: for up
  *                     to 16 tokens
  *     NAME_half       gemm, with shaderFloat16: products, and sums of 64 of them, in f16.
@@ -176,8 +175,9 @@ struct fmk_vk_gather_args {
     uint32_t num_tiles; /* gather_routed: of the lists */
 };
 
-/* halve: likewise, as SCALED_F16, of each four columns in the order 0 2 1 3: width is a multiple of 128, out_stride counts f16 and is width + 8,
- * num_tiles is the columns of k_index. Grid: y walks over rows. */
+/* halve: likewise, as f16 brought into its range by a power of two, of each four columns in the order 0 2 1
+ * 3; the float that takes the power off again lies behind a row. width is a multiple of 128, out_stride
+ * counts f16 and is width + 8, num_tiles is the columns of k_index. Grid: y walks over rows. */
 
 /* gather_routed: likewise for a routed call whose experts have k_index of their own: y is a tile of the
  * lists, `to`'s row is the entry's number. k_index is [experts][width]. lists are the call's, in_rows is not

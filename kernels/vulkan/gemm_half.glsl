@@ -6,7 +6,8 @@
 const uint TAKE = ROWS * TOKENS / THREADS / 8; /* 4 or 8 */
 const uint UNITS = ROWS * SLAB / UNIT / THREADS, EIGHTS = TOKENS * SLAB / 8 / THREADS; /* of an invocation */
 
-/* Pairs of neighbours in k: [k / 2][row / 4] of weights, [k / 2][token / 4] of activations; in the end results. */
+/* Pairs of k, 0 and 2 or 1 and 3 of every four: [k / 2][row / 4] of weights, [k / 2][token / 4] of activations; in the
+ * end results. */
 const uint TILE_TOKENS = SLAB / 2 * ROWS / 4;
 shared uvec4 tile[TILE_TOKENS + SLAB / 2 * TOKENS / 4];
 

@@ -1,6 +1,6 @@
 /* A tile of a product with many tokens: ROWS rows of weights, TOKENS tokens, SLAB k at a time. Weights come in units
- * of UNIT, which a family (gemm_FAMILY.comp) fetches to registers and takes apart to the tile. With slabs of 64 k and
- * more a unit may be of 32: 16 weights, and the 16 that are 32 k further on. */
+ * of UNIT, which a family (gemm_FAMILY.comp) fetches to registers and takes apart to the tile. With slabs of 64 k a
+ * unit may be of 32: 16 weights, and the 16 that are 32 k further on. */
 #include "linear.glsl"
 
 #if defined(FEW) || defined(COOPMAT) || defined(HALF)
@@ -46,8 +46,7 @@ uint row_of(uint unit, uint size) {
     return unit / (SLAB / size);
 }
 uint k_of(uint unit, uint size) {
-    const uint part = unit % (SLAB / size);
-    return size == 32 ? part / 2 * 64 + part % 2 * 16 : part * 16;
+    return unit % (SLAB / size) * 16;
 }
 #else
 uint row_of(uint unit, uint size) {

@@ -403,8 +403,7 @@ static fmk_status multiply_fast(const struct slab *slab, const struct fmk_vk_pro
         .num_tiles = (uint32_t)plan->num_tiles,
         .capacity = (uint32_t)(plan->units * plan->call->rows_per_token),
         .types = FMK_VK_TYPES((uint32_t)target->type, (uint32_t)a->addend_type,
-                              product->glu ? (uint32_t)a->act : 0u,
-                              form->halves ? FMK_VK_SCALED_F16 : (uint32_t)a->in_type, 0u),
+                              product->glu ? (uint32_t)a->act : 0u, (uint32_t)a->in_type, 0u),
         .alpha = a->act_alpha,
         .limit = a->act_limit,
     };

@@ -72,10 +72,6 @@ FMK_INLINE struct sheet sheet_after(const struct work *work, const struct sheet 
     return next;
 }
 
-static int32_t lines_left(const struct fmk_lines *lines) {
-    return (int32_t)(lines->left + lines->run * lines->runs);
-}
-
 /* Of whole strips: what is asked for behind the last row is nothing to anybody. */
 FMK_INLINE struct fmk_lines weight_lines(const struct work *work, const struct sheet *sheet) {
     const struct fmk_gemm_job *job = work->job;
@@ -116,14 +112,9 @@ FMK_INLINE void spread(struct work *work, int32_t turns) {
     work->units = fmk_max(0, next->strips) *
                   (next->count == work->shape.depth ? work->pieces : (next->count + unit_k - 1) / unit_k);
     work->lines = weight_lines(work, &work->later);
-    work->turn_lines = work->unit_lines ? 0 : (lines_left(&work->lines) + turns - 1) / turns;
+    work->turn_lines = work->unit_lines ? 0 : (int32_t)((fmk_lines_left(&work->lines) + turns - 1) / turns);
     work->acts = act_lines(work, next);
-    work->turn_acts = work->acts.left ? (lines_left(&work->acts) + turns - 1) / turns : 0;
-}
-
-static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
-                            struct i16_strip *strip) {
-    i16_decode_strip(job, row, k, count, strip);
+    work->turn_acts = work->acts.left ? (int32_t)((fmk_lines_left(&work->acts) + turns - 1) / turns) : 0;
 }
 
 static __attribute__((noinline)) void decode_due(struct work *work) {
@@ -270,7 +261,7 @@ static void multiply_job(const struct fmk_gemm_job *job, struct shape shape) {
     for (int ahead = work.few ? FEW_AHEAD / shape.depth : 1; ahead > 0; ahead--) {
         work.later = sheet_after(&work, &work.later);
         work.lines = weight_lines(&work, &work.later);
-        fmk_lines_ask(&work.lines, lines_left(&work.lines));
+        fmk_lines_ask(&work.lines, fmk_lines_left(&work.lines));
     }
     spread(&work, 1);
     meanwhile(&work);

@@ -69,11 +69,6 @@ FMK_INLINE void multiply_parts(struct work *work, int32_t token, int32_t tokens,
         multiply_square(work, token, 1, 1, parts);
 }
 
-static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
-                            struct i16_strip *strip) {
-    i16_decode_strip(job, row, k, count, strip);
-}
-
 /* ---- one product ---- */
 
 static void multiply_one(struct work *work, int32_t token, int32_t tokens) {

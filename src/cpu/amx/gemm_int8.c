@@ -146,11 +146,6 @@ static void multiply_tokens(struct work *work, int32_t token, int32_t tokens) {
 }
 static_assert(offsetof(struct int8_work, work) == 0, "one is found from the other");
 
-static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
-                            struct i16_strip *strip) {
-    i16_decode_strip(job, row, k, count, strip);
-}
-
 static void decode_strip(const struct work *work, int32_t strip, int32_t k, int32_t count) {
     int8_decode_strip(work->job, work->sheet.row + strip * FMK_STRIP, work->sheet.k + k, count,
                       strip_of(work, strip, k / FMK_K_BLOCK), decode_integers);

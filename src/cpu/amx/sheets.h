@@ -86,8 +86,7 @@ static inline void spread_lines(struct work *work) {
     rows.row = next.row;
     rows.rows = next.strips * FMK_STRIP;
     work->lines = next.strips ? fmk_lines_of(&rows, next.k, next.count) : (struct fmk_lines){0};
-    int64_t lines = work->lines.left + work->lines.run * work->lines.runs;
-    work->step_lines = (int32_t)((lines + steps - 1) / steps);
+    work->step_lines = (int32_t)((fmk_lines_left(&work->lines) + steps - 1) / steps);
 }
 
 /* With every 256 k of a square or a strip. */

@@ -1,7 +1,7 @@
 /* The instructions of AMX that the kernels use, each wrapped once. Tiles 0..3 hold sums, 4 and 5 activations
  * (16 tokens by 32 k of bf16, 64 of int8), 6 and 7, and 5 where 4 alone has activations, weights (16 pairs of
- * k, or quads, by 16 rows). A
- * tile's number is part of the instruction, so a switch picks it; with a constant nothing of that is left.
+ * k, or quads, by 16 rows). A tile's number is part of the instruction, so a switch picks it; with a constant
+ * nothing of that is left.
  *
  * Written in assembly, as gcc 12's _tile_loadconfig tells the compiler that it reads 8 of the 64 bytes, and
  * its other intrinsics that they touch no memory. */
@@ -123,8 +123,7 @@ static inline __attribute__((always_inline)) void tile_multiply_int8(const int s
     }
 }
 
-/* bf16 of a row of up to four sums: activations are in tile 4, weights of sums 0 to 3 in 6, 7, 5 and 6.
- */
+/* bf16 of a row of up to four sums: activations are in tile 4, weights of sums 0 to 3 in 6, 7, 5, 6. */
 static inline __attribute__((always_inline)) void tile_multiply_row_bf16(const int sums) {
     switch (sums) {
     case 0:

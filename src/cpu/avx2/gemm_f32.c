@@ -6,11 +6,6 @@
 #include "../gemm/f32_decode.h"
 #include "../gemm/f32_multiply.h"
 
-static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
-                            struct i16_strip *strip) {
-    i16_decode_strip(job, row, k, count, strip);
-}
-
 static void decode(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
                    struct f32_strip *strip) {
     f32_decode_strip(job, row, k, count, strip, decode_integers);

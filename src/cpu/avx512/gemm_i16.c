@@ -6,13 +6,8 @@
 #include "../gemm/i16_decode.h"
 #include "../gemm/i16_multiply.h"
 
-static void decode(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
-                   struct i16_strip *strip) {
-    i16_decode_strip(job, row, k, count, strip);
-}
-
 static void run(const struct fmk_gemm_job *job) {
-    i16_job(job, decode);
+    i16_job(job, decode_integers);
 }
 
 const struct fmk_gemm fmk_gemm_avx512_i16 = {

@@ -208,4 +208,10 @@ FMK_INLINE void i16_decode_strip(const struct fmk_gemm_job *job, int64_t row, in
         }
 }
 
+/* The same as a function. */
+static void decode_integers(const struct fmk_gemm_job *job, int64_t row, int64_t k, int32_t count,
+                            struct i16_strip *strip) {
+    i16_decode_strip(job, row, k, count, strip);
+}
+
 #endif

@@ -37,6 +37,11 @@ static inline struct fmk_lines fmk_lines_of(const struct fmk_gemm_job *job, int6
     };
 }
 
+/* That are still to be asked for. */
+static inline int64_t fmk_lines_left(const struct fmk_lines *lines) {
+    return lines->left + lines->run * lines->runs;
+}
+
 static inline __attribute__((always_inline)) void fmk_lines_next_run(struct fmk_lines *lines) {
     if (lines->left == 0 && lines->runs) {
         lines->runs--;
