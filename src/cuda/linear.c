@@ -136,7 +136,7 @@ static fmk_status gather(struct slab *slab, const struct fmk_cuda_form *form) {
         .planes = form->planes,
         .zero_rest = plan->gemm,
     };
-    return fmk_cuda_gather_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_gather_rows(&slab->order, &args, (uint32_t)plan->num_tiles, slab->experts);
 }
 
 /* ---- multiply: our kernels ---- */
@@ -474,7 +474,7 @@ static fmk_status finish(struct slab *slab, const struct fmk_packed *part, const
         .expert_out_stride = plan->call->routing.expert_out_stride,
         .epilogue = epilogue(slab),
     };
-    return fmk_cuda_finish_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_finish_rows(&slab->order, &args, (uint32_t)plan->num_tiles, slab->experts);
 }
 
 /* One part without an activation. */
