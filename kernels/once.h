@@ -1,34 +1,43 @@
-/* Arguments of the kernels of int4_once.cu, whose host decides on the shape of a launch (src/cuda/few.c). */
+/* Arguments of the kernels of int4_once.cu, whose host decides on the shape of a launch (src/cuda/once.c). */
 #ifndef FMK_KERNELS_ONCE_H
 #define FMK_KERNELS_ONCE_H
 
 #include "args.h"
 
 enum {
-    FMK_ONCE_WARPS = 8,
+    FMK_ONCE_WARPS = 16,
     FMK_ONCE_THREADS = 32 * FMK_ONCE_WARPS,
-    FMK_ONCE_STAGES = 2,  /* units that a warp has under way */
     FMK_ONCE_PITCH = 272, /* bytes from one token's activations of a unit to the next one's */
     FMK_ONCE_BARRIER = 16 /* bytes at the beginning of shared memory */
 };
 
-/* Bytes of shared memory: of a stage, a unit's scales and zero points and the tokens' activations; and of a
- * block's sums. */
-#define FMK_ONCE_STAGE(scales, tokens) ((scales) + (tokens)*FMK_ONCE_PITCH)
-#define FMK_ONCE_SUMS(tokens) (FMK_ONCE_WARPS * (tokens)*256)
+/* Bytes of the sums of a strip of so many panels of 16 rows. */
+#define FMK_ONCE_SUMS(tokens, panels) (FMK_ONCE_WARPS * (tokens) * (panels)*64)
 
-/* Grid: clusters of 1 or 2 blocks along x, one for each row block; y counts tiles of tokens, z experts. What
- * every block wants at its beginning lies together: kernel parameters come from memory line by line. */
+/* u / units for 0 <= u, (u + 1) * units <= 2^30: the high word of (2 u + 1) times this. */
+#define FMK_ONCE_INVERSE(units) ((uint32_t)(((UINT64_C(1) << 31) + (units)-1) / (units)))
+
+/* Grid: clusters of 1 or 2 blocks along x, to which strips of 4 or 2 panels of 16 rows are dealt; y counts
+ * tiles of tokens, z experts. What every block wants at its beginning lies together: kernel parameters come
+ * from memory line by line. */
 struct fmk_once_args {
-    const void *data; /* of part 0 and linear.expert; expert_stride, stride, blocks and scales are part 0's */
+    const void
+        *data; /* of part 0 and linear.expert; expert_stride, stride, first_strips and scales are part 0's */
     uint64_t expert_stride, stride;
-    int32_t blocks;      /* of 64 rows */
-    int32_t scales;      /* bytes of a unit behind its codes */
-    int32_t units;       /* of K */
-    int32_t share;       /* units of a block; the last of a cluster may have less */
-    int32_t ranks_shift; /* clusters have 1 << ranks_shift blocks */
-    int32_t stage;       /* bytes of shared memory: FMK_ONCE_STAGE */
-    int32_t acts_first;  /* activations are there when the kernel starts */
+    int32_t first_strips;
+    int32_t scales;        /* bytes of a unit behind its codes */
+    int32_t units;         /* of K */
+    uint32_t inverse;      /* FMK_ONCE_INVERSE(units) */
+    int32_t strips, spare; /* of a cluster; the first `spare` have one more */
+    int32_t ranks_shift;   /* clusters have 1 << ranks_shift blocks */
+    int32_t acts_first;    /* activations are there when the kernel starts */
+    int32_t resident;      /* activations of all of K are kept */
+    /* Where things begin in shared memory, behind the stages of all warps, and bytes of one of a warp's two
+     * stages: scales and zero points, unless the kernel has them in registers, and activations, unless these
+     * are resident. */
+    int32_t stage, at_acts, at_sums, at_halves;
+    int32_t at_row; /* act-order: a token's activations as the caller has them */
+    int32_t room;   /* sums of so many strips can be kept */
     const void *in;
     int64_t in_stride, expert_in_stride; /* elements */
     const int32_t *m_dev;
@@ -37,9 +46,6 @@ struct fmk_once_args {
     void *out;
     int64_t out_stride;
     int32_t out_type;
-    /* Where things begin in shared memory, behind the stages of all warps. */
-    int32_t at_sums;
-    int32_t at_row, at_acts; /* act-order: a token's activations as the caller has them; in order */
     struct fmk_linear_kernel_args linear;
 };
 
