@@ -328,16 +328,14 @@ template <int TOKENS, int STRIP> struct WarpSums {
     }
 };
 
-/* Of `warps` warps' sums at `sums`, `rows` of eight from `g` on. The block's threads do it, or `threads` of
- * them, of which this is number `thread`. */
+/* Of `warps` warps' sums at `sums`, `rows` of eight from `g` on. */
 template <int TOKENS, int STRIP>
 __device__ __forceinline__ void store_sums(const struct fmk_once_args &args, const float *sums, int warps,
-                                           int32_t strip, int rows, int g, int32_t first, int32_t tokens,
-                                           int32_t thread, int32_t threads) {
+                                           int32_t strip, int rows, int g, int32_t first, int32_t tokens) {
     const struct fmk_linear_kernel_args &a = args.linear;
     const int shift = rows == 8 ? 3 : 2;
 #pragma unroll 1
-    for (int32_t i = thread; i < tokens * 2 * STRIP << shift; i += threads) {
+    for (int32_t i = threadIdx.x; i < tokens * 2 * STRIP << shift; i += THREADS) {
         const int32_t of_eight = g + (i & (rows - 1)), eight = i >> shift & (2 * STRIP - 1);
         const int32_t token = (i >> shift) / (2 * STRIP), row = 8 * eight + of_eight;
         const float sum = WarpSums<TOKENS, STRIP>::take(sums, warps, token, rows, eight, of_eight);
@@ -363,7 +361,7 @@ __device__ __forceinline__ void store_sums(const struct fmk_once_args &args, con
 template <class X, int TOKENS, int STRIP, Kind KIND, bool ORDER>
 __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     using Warp = WarpSums<TOKENS, STRIP>;
-    constexpr int32_t END = -1;
+    enum { REST = -1, JOINED = -2, END = -3 };
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     allow_dependents();
     const int32_t rank = args.ranks_shift ? (int32_t)cluster_rank() : 0;
@@ -427,15 +425,15 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
             feed.copy_scales(lane, stages);
     }
     const uint32_t barrier = shared_address(shared);
-    if (args.ranks_shift) {
-        if (threadIdx.x == 0) {
-            mbarrier_init(barrier, 1);
-            fence_mbarrier_init();
-            mbarrier_arrive_expecting(barrier, share.halved < 0 ? 0 : WARPS * Warp::FLOATS * 2);
-        }
-        __syncwarp();
-        cluster_arrive();
+    if (threadIdx.x == 0) {
+        mbarrier_init(barrier, THREADS + 1);
+        mbarrier_init(barrier + 8, THREADS);
+        fence_mbarrier_init();
+        mbarrier_arrive_expecting(barrier, share.halved < 0 ? 0 : WARPS * Warp::FLOATS * 2);
     }
+    __syncthreads();
+    if (args.ranks_shift)
+        cluster_arrive();
     if (!args.acts_first) {
         begin_acts();
         if (warp < share.count)
@@ -458,14 +456,9 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
 
     float total[STRIP][1][4] = {};
     float *sums = (float *)(shared + args.at_sums), *halves = (float *)(shared + args.at_halves);
-    int32_t kept = 0;
-    auto put = [&](int32_t strip) {
+    int32_t kept = 0, last_kept = 0;
+    auto put = [&](float *to, bool halved) {
         const int g = lane / 4, t = lane % 4, owner = g / 4;
-        const bool halved = strip == share.halved;
-        if (halved)
-            cluster_wait(); /* its barrier is there */
-        float *to = halved ? halves + (rank * WARPS + warp) * (Warp::FLOATS / 2)
-                           : sums + (kept * WARPS + warp) * Warp::FLOATS;
 #pragma unroll
         for (int q = 0; q < Warp::QUADS; q++)
 #pragma unroll
@@ -479,37 +472,50 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
                 else
                     store_4_floats_to((uint32_t)owner, shared_address(at), v, barrier);
             }
-        kept += !halved;
 #pragma unroll
         for (int r = 0; r < STRIP; r++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 total[r][0][i] = 0.0f;
     };
-    /* The strips before `strip`, the last of which was kept. */
-    auto store_kept = [&](int32_t end) {
-        constexpr int32_t GROUP_OF = TOKENS == 1 ? 16 * STRIP : THREADS;
-        __syncthreads();
-        for (int32_t s = (int32_t)threadIdx.x / GROUP_OF; s < kept; s += THREADS / GROUP_OF)
-            store_sums<TOKENS, STRIP>(args, sums + s * WARPS * Warp::FLOATS, WARPS,
-                                      share.strip + end - kept + s, 8, 0, first, tokens,
-                                      (int32_t)threadIdx.x % GROUP_OF, GROUP_OF);
-        kept = 0;
+    /* Leaves a strip and answers what is next to be left: REST, what is to be stored of the last strip; then
+     * JOINED, what is to be stored of the halved one; then END. While a strip is left, the one before is
+     * added up, whose sums all warps have left by then; and when all warps are that far, nobody needs what
+     * the one before that left. */
+    auto leave = [&](int32_t strip) {
+        if (strip >= 0 && strip == share.halved) {
+            cluster_wait(); /* the barrier is there */
+            put(halves + (rank * WARPS + warp) * (Warp::FLOATS / 2), true);
+            mbarrier_arrive(barrier);
+        } else {
+            const bool joined = strip == JOINED;
+            if (joined)
+                mbarrier_wait(barrier, 0);
+            else if (kept)
+                mbarrier_wait(barrier + 8, (uint32_t)(kept - 1) & 1);
+            if (strip >= 0)
+                put(sums + ((kept & 1) * WARPS + warp) * Warp::FLOATS, false);
+            if (joined || kept)
+                store_sums<TOKENS, STRIP>(
+                    args, joined ? halves : sums + ((kept - 1) & 1) * WARPS * Warp::FLOATS,
+                    joined ? 2 * WARPS : WARPS, share.strip + (joined ? share.halved : last_kept),
+                    joined ? 4 : 8, joined ? 4 * rank : 0, first, tokens);
+            if (strip >= 0) {
+                mbarrier_arrive(barrier + 8);
+                kept++;
+                last_kept = strip;
+            }
+        }
+        if (strip >= 0)
+            return strip == share.last ? (int32_t)REST : share.after(strip);
+        return strip == REST && share.halved >= 0 ? (int32_t)JOINED : (int32_t)END;
     };
     const uint32_t row = (uint32_t)(min(lane % 8, tokens - 1) * FMK_ONCE_PITCH + lane / 8 * 16);
     int32_t strip = share.opening(), stage = 0;
     for (int32_t i = warp;; i += WARPS) {
         const bool here = i < share.count, more = i + WARPS < share.count;
-        while (strip != (here ? unit.strip : END)) {
-            const bool last = strip == share.last;
-            put(strip);
-            if (last || kept == args.room) {
-                store_kept(strip + 1);
-                if (!last)
-                    __syncthreads();
-            }
-            strip = last ? END : share.after(strip);
-        }
+        while (strip != (here ? unit.strip : END))
+            strip = leave(strip);
         if (!here)
             break;
         end_copies();
@@ -532,11 +538,6 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     }
     if (args.ranks_shift && share.halved < 0)
         cluster_wait();
-    if (share.halved >= 0) {
-        mbarrier_wait(barrier, 0);
-        store_sums<TOKENS, STRIP>(args, halves, 2 * WARPS, share.strip + share.halved, 4, 4 * rank, first,
-                                  tokens, (int32_t)threadIdx.x, THREADS);
-    }
 }
 
 /* Strips of 64 rows, or 32. */

@@ -8,10 +8,10 @@ enum {
     FMK_ONCE_WARPS = 16,
     FMK_ONCE_THREADS = 32 * FMK_ONCE_WARPS,
     FMK_ONCE_PITCH = 272, /* bytes from one token's activations of a unit to the next one's */
-    FMK_ONCE_BARRIER = 16 /* bytes at the beginning of shared memory */
+    FMK_ONCE_BARRIER = 16 /* bytes at the beginning of shared memory: two mbarriers */
 };
 
-/* Bytes of the sums of a strip of so many panels of 16 rows. */
+/* Bytes of the sums of a strip of so many panels of 16 rows. A block has those of two strips. */
 #define FMK_ONCE_SUMS(tokens, panels) (FMK_ONCE_WARPS * (tokens) * (panels)*64)
 
 /* u / units for 0 <= u, (u + 1) * units <= 2^30: the high word of (2 u + 1) times this. */
@@ -37,7 +37,6 @@ struct fmk_once_args {
      * are resident. */
     int32_t stage, at_acts, at_sums, at_halves;
     int32_t at_row; /* act-order: a token's activations as the caller has them */
-    int32_t room;   /* sums of so many strips can be kept */
     const void *in;
     int64_t in_stride, expert_in_stride; /* elements */
     const int32_t *m_dev;

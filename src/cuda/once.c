@@ -122,7 +122,6 @@ static int64_t lay_out(struct fmk_once_args *args, const struct deal *d, int32_t
     const struct fmk_linear_kernel_args *linear = &args->linear;
     const bool order = linear->part[0].k_index;
     int64_t sums = FMK_ONCE_SUMS(tokens, d->panels), all = tokens * FMK_ONCE_PITCH * args->units, bytes;
-    int64_t kept = fmk_max(1, ceil_div(ceil_div(d->strips, d->clusters), d->ranks));
     for (int32_t resident = order || warps_keep_to_units(d, args->units);; resident--) {
         args->resident = resident;
         args->stage = scales + (resident ? 0 : tokens * FMK_ONCE_PITCH);
@@ -134,8 +133,7 @@ static int64_t lay_out(struct fmk_once_args *args, const struct deal *d, int32_t
         args->at_halves = (int32_t)bytes;
         bytes += d->ranks > 1 ? sums : 0;
         args->at_sums = (int32_t)bytes;
-        args->room = (int32_t)fmk_max(1, fmk_min(kept, (most - bytes) / sums));
-        bytes += args->room * sums;
+        bytes += 2 * sums;
         if (bytes <= most || !resident || order)
             return bytes;
     }
