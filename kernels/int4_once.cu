@@ -14,14 +14,8 @@ enum { WARPS = FMK_ONCE_WARPS, THREADS = FMK_ONCE_THREADS };
 
 /* ---- which units are a block's ---- */
 
-/* Strips and units count from the block's first strip on. */
-struct Share {
-    int32_t strip; /* of all, the first */
-    int32_t first; /* unit of that strip */
-    int32_t count, units;
-    int32_t halved; /* the strip of which the cluster's other block has a part too, or -1 */
-    int32_t turn; /* so many units of its own part of that come first, so that the other has the sums early */
-    int32_t last; /* strip, in the order of the units */
+struct Share : fmk_once_share {
+    int32_t strip; /* of all, the block's first */
 
     __device__ __forceinline__ int32_t opening() const { /* strip */
         return turn ? halved : 0;
@@ -31,26 +25,12 @@ struct Share {
     }
 };
 
-/* u / args.units */
-__device__ __forceinline__ int32_t strip_of(const struct fmk_once_args &args, int32_t u) {
-    return (int32_t)((2 * (uint64_t)(uint32_t)u + 1) * args.inverse >> 32);
-}
-
 __device__ __forceinline__ Share find_share(const struct fmk_once_args &args, int32_t rank) {
     const int32_t cluster = (int32_t)blockIdx.x >> args.ranks_shift;
-    const int32_t all = (args.strips + (cluster < args.spare)) * args.units;
-    const int32_t half = args.ranks_shift ? (all + 1) / 2 : all, begin = rank ? half : 0;
-    const int32_t skipped = strip_of(args, begin), border = strip_of(args, half);
-    const int32_t before = half - border * args.units; /* of the strip, in the first block's half */
-    Share s;
-    s.strip = cluster * args.strips + min(cluster, args.spare) + skipped;
-    s.first = begin - skipped * args.units;
-    s.units = args.units;
-    s.count = rank ? all - half : half;
-    s.halved = args.ranks_shift && before ? border - skipped : -1;
-    s.turn = s.halved > 0 ? before : 0;
-    s.last = s.turn ? s.halved - 1 : strip_of(args, s.first + s.count - 1);
-    return s;
+    Share share;
+    (struct fmk_once_share &)share = args.share[cluster >= args.spare][rank];
+    share.strip = cluster * args.strips + min(cluster, args.spare) + share.skipped;
+    return share;
 }
 
 struct Unit {
@@ -58,8 +38,8 @@ struct Unit {
 };
 
 __device__ __forceinline__ Unit find_unit(const struct fmk_once_args &args, const Share &share, int32_t i) {
-    const int32_t u = share.first + (i < share.turn ? i + share.count - share.turn : i - share.turn);
-    const int32_t strip = strip_of(args, u);
+    const int32_t u = share.first - share.turn + i + (i < share.turn ? share.count : 0);
+    const int32_t strip = (int32_t)((uint64_t)(2 * (uint32_t)u + 1) * args.inverse >> 32);
     return Unit{strip, u - strip * args.units};
 }
 
@@ -74,11 +54,11 @@ struct Place {
 template <int STRIP>
 __device__ __forceinline__ Place find_place(const struct fmk_once_args &args, int32_t strip) {
     const struct fmk_linear_kernel_args &a = args.linear;
-    if (strip < args.first_strips) {
+    if (__builtin_expect(strip < args.first_strips, 1)) {
         const int32_t row = 16 * STRIP * strip;
         return Place{&a.part[0],
                      (const uint8_t *)args.data + blockIdx.z * args.expert_stride +
-                         (uint64_t)(row / FMK_T64_ROWS) * args.stride,
+                         (uint64_t)((uint32_t)row / FMK_T64_ROWS) * args.stride,
                      row, args.scales};
     }
     RowBlock at = find_block(a, 16 * STRIP, strip);
@@ -117,7 +97,7 @@ template <int STRIP, Kind KIND> struct Feed {
         data = place.data;
         strip = to;
         scales = place.scales;
-        panel = STRIP == PANELS ? 0 : place.row / 16 % PANELS;
+        panel = STRIP == PANELS ? 0 : (uint32_t)place.row / 16 % PANELS;
     }
     __device__ __forceinline__ void go_to(int32_t k, int lane) {
         codes = data + (int64_t)k * (FMK_T64_CODES + (KIND == USUAL ? 128 : scales)) +
@@ -156,7 +136,7 @@ template <int STRIP, Kind KIND> struct Feed {
 /* Activations, 256 bytes of each token and unit. */
 template <int TOKENS> struct ActFeed {
     const uint8_t *in; /* the lane's first 8 of the first unit; half a warp fetches a token's */
-    int64_t stride;    /* bytes */
+    int32_t stride;    /* bytes */
     int32_t k;         /* columns that are there, from the lane's first on */
     int32_t tokens;    /* likewise */
     uint8_t *to;       /* the lane's in shared memory, of the first unit or the warp's only one */
@@ -165,7 +145,7 @@ template <int TOKENS> struct ActFeed {
 #pragma unroll
         for (int i = 0; i < TOKENS; i += 2)
             if (i < tokens)
-                copy_16_async(to + place + i * FMK_ONCE_PITCH, in + i * stride + 2 * UNIT_K * unit,
+                copy_16_async(to + place + i * FMK_ONCE_PITCH, in + (int64_t)i * stride + 2 * UNIT_K * unit,
                               k > UNIT_K * unit);
     }
 };
@@ -236,8 +216,12 @@ __device__ __forceinline__ void add_any(const struct fmk_linear_part &part, cons
     add_symmetric<X, PANELS, COLUMNS>(scales, acc, sum, total);
 }
 
+/* Whether registers take the next unit's codes as soon as they are done with; else after the unit. With wide
+ * strips the loads of activations would wait behind these. */
+template <int STRIP> constexpr bool EARLY = STRIP < PANELS;
+
 /* total += what a unit comes to. `acts` is where the activations of the first token lie, `row` the lane's
- * offset there for ldmatrix. Registers that are done with take what the feed has, if there is `more`. */
+ * offset there for ldmatrix. */
 template <class X, int TOKENS, int STRIP, Kind KIND>
 __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part, Bits<STRIP> &bits,
                                               const uint8_t *shared, uint32_t acts, uint32_t row, int lane,
@@ -270,7 +254,7 @@ __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part
                 else
                     mma_add<X>(acc[r][0], a, x, step);
             }
-        if (b % 2 && more)
+        if (EARLY<STRIP> && b % 2 && more)
             feed.fetch_tile(b / 2, bits);
         if constexpr (KIND == ANY) {
             if (TOKENS == 1)
@@ -280,7 +264,7 @@ __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part
     }
     if constexpr (KIND == USUAL) {
         add_symmetric<X, STRIP, COLUMNS>(bits.scales, acc, sum, total);
-        if (more)
+        if (EARLY<STRIP> && more)
             feed.fetch_scales(lane, bits);
     }
     if constexpr (KIND == GROUP)
@@ -368,15 +352,14 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     const Share share = find_share(args, rank);
     const bool resident = ORDER || args.resident;
     uint8_t *shared = dynamic_shared();
-    uint8_t *stages = shared + FMK_ONCE_BARRIER + warp * 2 * args.stage;
+    uint8_t *stages = shared + FMK_ONCE_BARRIER + warp * FMK_ONCE_STAGES(STRIP) * args.stage;
     uint8_t *acts = resident ? shared + args.at_acts : stages + args.stage - TOKENS * FMK_ONCE_PITCH;
     const int32_t first = args.first_row + TOKENS * (int32_t)blockIdx.y;
-    const uint8_t *in =
-        (const uint8_t *)args.in + 2 * (blockIdx.z * args.expert_in_stride + first * args.in_stride);
-
+    const uint8_t *in = (const uint8_t *)args.in +
+                        2 * (blockIdx.z * args.expert_in_stride + (int64_t)first * (int32_t)args.in_stride);
     ActFeed<TOKENS> act_feed;
-    act_feed.stride = 2 * args.in_stride;
-    act_feed.in = in + lane / 16 * act_feed.stride + 16 * (lane % 16);
+    act_feed.stride = 2 * (int32_t)args.in_stride;
+    act_feed.in = in + (uint32_t)(lane / 16 * act_feed.stride + 16 * (lane % 16));
     act_feed.k = args.k - 8 * (lane % 16);
     act_feed.to = acts + lane / 16 * FMK_ONCE_PITCH + 16 * (lane % 16);
     const int4 *index = NULL;
@@ -402,32 +385,39 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         return resident ? unit.k * (TOKENS * FMK_ONCE_PITCH) : stage;
     };
     auto fetch_acts = [&](const Unit &unit, int32_t i, int32_t stage) {
-        if (!ORDER && (!resident || i < share.units + share.turn))
+        if (!ORDER && (!resident || i < args.units + share.turn))
             act_feed.fetch(unit.k, place_of(unit, stage));
     };
 
-    Unit unit = find_unit(args, share, warp);
-    if (args.acts_first) {
-        begin_acts();
-        if (warp < share.count)
-            fetch_acts(unit, warp, 0);
-    }
-    Feed<STRIP, KIND> feed;
-    Bits<STRIP> bits;
-    if (warp < share.count) {
-        feed.enter(args, share, unit.strip);
-        feed.go_to(unit.k, lane);
-        feed.fetch_tile(0, bits);
+    /* All of the unit, but its first tile: while its loads are issued, other addresses are made. */
+    auto fetch_rest = [&](Bits<STRIP> &bits, const Feed<STRIP, KIND> &feed, int32_t stage) {
         feed.fetch_tile(1, bits);
         if (KIND == USUAL)
             feed.fetch_scales(lane, bits);
         else
-            feed.copy_scales(lane, stages);
+            feed.copy_scales(lane, stages + stage);
+    };
+
+    const bool some = warp < share.count;
+    Unit unit = find_unit(args, share, warp);
+    Feed<STRIP, KIND> feed;
+    Bits<STRIP> bits;
+    if (some) {
+        feed.enter(args, share, unit.strip);
+        feed.go_to(unit.k, lane);
+        feed.fetch_tile(0, bits);
     }
+    if (args.acts_first) {
+        begin_acts();
+        if (some)
+            fetch_acts(unit, warp, 0);
+    }
+    if (some)
+        fetch_rest(bits, feed, 0);
     const uint32_t barrier = shared_address(shared);
     if (threadIdx.x == 0) {
-        mbarrier_init(barrier, THREADS + 1);
-        mbarrier_init(barrier + 8, THREADS);
+        mbarrier_init(barrier, 1);
+        mbarrier_init(barrier + 8, WARPS);
         fence_mbarrier_init();
         mbarrier_arrive_expecting(barrier, share.halved < 0 ? 0 : WARPS * Warp::FLOATS * 2);
     }
@@ -436,7 +426,7 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         cluster_arrive();
     if (!args.acts_first) {
         begin_acts();
-        if (warp < share.count)
+        if (some)
             fetch_acts(unit, warp, 0);
     }
     if (tokens <= 0) {
@@ -486,11 +476,12 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         if (strip >= 0 && strip == share.halved) {
             cluster_wait(); /* the barrier is there */
             put(halves + (rank * WARPS + warp) * (Warp::FLOATS / 2), true);
-            mbarrier_arrive(barrier);
         } else {
             const bool joined = strip == JOINED;
             if (joined)
                 mbarrier_wait(barrier, 0);
+            else if (strip == REST)
+                __syncthreads();
             else if (kept)
                 mbarrier_wait(barrier + 8, (uint32_t)(kept - 1) & 1);
             if (strip >= 0)
@@ -501,7 +492,9 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
                     joined ? 2 * WARPS : WARPS, share.strip + (joined ? share.halved : last_kept),
                     joined ? 4 : 8, joined ? 4 * rank : 0, first, tokens);
             if (strip >= 0) {
-                mbarrier_arrive(barrier + 8);
+                __syncwarp();
+                if (lane == 0)
+                    mbarrier_arrive(barrier + 8);
                 kept++;
                 last_kept = strip;
             }
@@ -521,20 +514,26 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         end_copies();
         wait_for_copies<0>();
         __syncwarp();
-        const struct fmk_linear_part &part = *feed.part;
-        const uint8_t *scales = stages + stage;
         const uint32_t x = shared_address(acts) + place_of(unit, stage);
-        stage = args.stage - stage;
-        if (more) {
+        auto next = [&]() {
             unit = find_unit(args, share, i + WARPS);
             if (unit.strip != feed.strip)
                 feed.enter(args, share, unit.strip);
             feed.go_to(unit.k, lane);
-            if (KIND != USUAL)
-                feed.copy_scales(lane, stages + stage);
             fetch_acts(unit, i + WARPS, stage);
+        };
+        if constexpr (EARLY<STRIP>) {
+            stage = args.stage - stage;
+            if (more)
+                next();
         }
-        multiply_unit<X, TOKENS, STRIP, KIND>(part, bits, scales, x, row, lane, feed, more, total);
+        multiply_unit<X, TOKENS, STRIP, KIND>(*feed.part, bits, stages, x, row, lane, feed, more, total);
+        if (!EARLY<STRIP> && more) {
+            __syncwarp();
+            next();
+            feed.fetch_tile(0, bits);
+            fetch_rest(bits, feed, 0);
+        }
     }
     if (args.ranks_shift && share.halved < 0)
         cluster_wait();

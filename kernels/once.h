@@ -14,8 +14,23 @@ enum {
 /* Bytes of the sums of a strip of so many panels of 16 rows. A block has those of two strips. */
 #define FMK_ONCE_SUMS(tokens, panels) (FMK_ONCE_WARPS * (tokens) * (panels)*64)
 
+/* Stages of a warp; with narrow strips, what is fetched for the next unit comes while this one is multiplied.
+ */
+#define FMK_ONCE_STAGES(panels) ((panels) == 2 ? 2 : 1)
+
 /* u / units for 0 <= u, (u + 1) * units <= 2^30: the high word of (2 u + 1) times this. */
 #define FMK_ONCE_INVERSE(units) ((uint32_t)(((UINT64_C(1) << 31) + (units)-1) / (units)))
+
+/* Which units a block does. Strips and units count from the first one's on. */
+struct fmk_once_share {
+    int32_t skipped; /* strips of the cluster */
+    int32_t first;   /* unit of the first strip */
+    int32_t count;
+    int32_t halved; /* the strip of which the cluster's other block does a part too, or -1 */
+    int32_t turn; /* so many units of its own part of that come first, so that the other has the sums early */
+    int32_t last; /* strip, in the order of the units */
+    int32_t reserved[2];
+};
 
 /* Grid: clusters of 1 or 2 blocks along x, to which strips of 4 or 2 panels of 16 rows are dealt; y counts
  * tiles of tokens, z experts. What every block wants at its beginning lies together: kernel parameters come
@@ -23,15 +38,17 @@ enum {
 struct fmk_once_args {
     const void
         *data; /* of part 0 and linear.expert; expert_stride, stride, first_strips and scales are part 0's */
-    uint64_t expert_stride, stride;
+    uint64_t expert_stride;
+    uint32_t stride;
     int32_t first_strips;
-    int32_t scales;        /* bytes of a unit behind its codes */
-    int32_t units;         /* of K */
-    uint32_t inverse;      /* FMK_ONCE_INVERSE(units) */
-    int32_t strips, spare; /* of a cluster; the first `spare` have one more */
-    int32_t ranks_shift;   /* clusters have 1 << ranks_shift blocks */
-    int32_t acts_first;    /* activations are there when the kernel starts */
-    int32_t resident;      /* activations of all of K are kept */
+    int32_t scales;                    /* bytes of a unit behind its codes */
+    int32_t units;                     /* of K */
+    uint32_t inverse;                  /* FMK_ONCE_INVERSE(units) */
+    int32_t strips, spare;             /* of a cluster; the first `spare` have one more */
+    int32_t ranks_shift;               /* clusters have 1 << ranks_shift blocks */
+    struct fmk_once_share share[2][2]; /* of clusters with one strip more, and not; of their blocks */
+    int32_t acts_first;                /* activations are there when the kernel starts */
+    int32_t resident;                  /* activations of all of K are kept */
     /* Where things begin in shared memory, behind the stages of all warps, and bytes of one of a warp's two
      * stages: scales and zero points, unless the kernel has them in registers, and activations, unless these
      * are resident. */

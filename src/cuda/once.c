@@ -56,7 +56,8 @@ bool fmk_once_serves(const struct fmk_cuda *cuda, const struct fmk_linear_kernel
                    linear->in_stride <= INT32_MAX / 4;
     /* However few clusters there may be. */
     bool counted = (strips_of(linear, linear->num_parts, NARROW) + 1) * units * units <= MOST_UNITS;
-    return tokens <= 8 && vectors && counted && !linear->glu && !linear->tiles && !linear->in_rows &&
+    bool near = linear->part[0].stride <= UINT32_MAX;
+    return tokens <= 8 && vectors && counted && near && !linear->glu && !linear->tiles && !linear->in_rows &&
            !linear->out_rows &&
            (!linear->part[0].k_index || (tokens == 1 && 2 * linear->k <= cuda->shared_bytes / 4));
 }
@@ -106,6 +107,18 @@ static struct deal choose(const struct fmk_linear_kernel_args *linear, bool narr
     return best;
 }
 
+/* `strips`: of the cluster. */
+static struct fmk_once_share share_of(int64_t strips, int32_t units, int32_t ranks, int32_t rank) {
+    int64_t all = strips * units, half = ceil_div(all, ranks), begin = rank ? half : 0;
+    int64_t border = half / units, before = half % units; /* of the strip, in the first block's half */
+    struct fmk_once_share s = {.skipped = (int32_t)(begin / units), .first = (int32_t)(begin % units)};
+    s.count = (int32_t)(rank ? all - half : half);
+    s.halved = ranks > 1 && before ? (int32_t)border - s.skipped : -1;
+    s.turn = s.halved > 0 ? (int32_t)before : 0;
+    s.last = s.turn ? s.halved - 1 : (s.first + s.count - 1) / units;
+    return s;
+}
+
 /* ---- what a block keeps ---- */
 
 /* Whether a warp comes to the same units of K in every strip. */
@@ -125,7 +138,7 @@ static int64_t lay_out(struct fmk_once_args *args, const struct deal *d, int32_t
     for (int32_t resident = order || warps_keep_to_units(d, args->units);; resident--) {
         args->resident = resident;
         args->stage = scales + (resident ? 0 : tokens * FMK_ONCE_PITCH);
-        bytes = FMK_ONCE_BARRIER + FMK_ONCE_WARPS * 2 * args->stage;
+        bytes = FMK_ONCE_BARRIER + FMK_ONCE_WARPS * FMK_ONCE_STAGES(d->panels) * args->stage;
         args->at_acts = (int32_t)bytes;
         bytes += resident ? all : 0;
         args->at_row = (int32_t)bytes;
@@ -149,7 +162,7 @@ int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, 
     struct deal d = choose(linear, !kind, fmk_max(1, cuda->multiprocessors / (int64_t)(grid->y * grid->z)));
     args->data = (const char *)part->data + (uint64_t)linear->expert * part->expert_stride;
     args->expert_stride = part->expert_stride;
-    args->stride = part->stride;
+    args->stride = (uint32_t)part->stride;
     args->first_strips = (int32_t)strips_of(linear, 1, d.panels);
     args->scales = scales_of(part);
     args->units = linear->k_packed / FMK_INT4_UNIT_K;
@@ -157,6 +170,9 @@ int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, 
     args->strips = (int32_t)(d.strips / d.clusters);
     args->spare = (int32_t)(d.strips % d.clusters);
     args->ranks_shift = d.ranks - 1;
+    for (int32_t more = 0; more < 2; more++)
+        for (int32_t rank = 0; rank < d.ranks; rank++)
+            args->share[!more][rank] = share_of(args->strips + more, args->units, d.ranks, rank);
     args->acts_first = !early;
     args->in = linear->in;
     args->in_stride = linear->in_stride;
