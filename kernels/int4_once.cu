@@ -354,7 +354,26 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     uint8_t *shared = dynamic_shared();
     uint8_t *stages = shared + FMK_ONCE_BARRIER + warp * FMK_ONCE_STAGES(STRIP) * args.stage;
     uint8_t *acts = resident ? shared + args.at_acts : stages + args.stage - TOKENS * FMK_ONCE_PITCH;
-    const int32_t first = args.first_row + TOKENS * (int32_t)blockIdx.y;
+    /* All of the unit, but its first tile: while its loads are issued, other addresses are made. */
+    auto fetch_rest = [&](Bits<STRIP> &bits, const Feed<STRIP, KIND> &feed, int32_t stage) {
+        feed.fetch_tile(1, bits);
+        if (KIND == USUAL)
+            feed.fetch_scales(lane, bits);
+        else
+            feed.copy_scales(lane, stages + stage);
+    };
+
+    const bool some = warp < share.count;
+    Unit unit = find_unit(args, share, warp);
+    Feed<STRIP, KIND> feed;
+    Bits<STRIP> bits;
+    if (some) {
+        feed.enter(args, share, unit.strip);
+        feed.go_to(unit.k, lane);
+        feed.fetch_tile(0, bits);
+    }
+
+    const int32_t first = (int32_t)not_before_here((uint32_t)(args.first_row + TOKENS * (int32_t)blockIdx.y));
     const uint8_t *in = (const uint8_t *)args.in +
                         2 * (blockIdx.z * args.expert_in_stride + (int64_t)first * (int32_t)args.in_stride);
     ActFeed<TOKENS> act_feed;
@@ -389,24 +408,6 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
             act_feed.fetch(unit.k, place_of(unit, stage));
     };
 
-    /* All of the unit, but its first tile: while its loads are issued, other addresses are made. */
-    auto fetch_rest = [&](Bits<STRIP> &bits, const Feed<STRIP, KIND> &feed, int32_t stage) {
-        feed.fetch_tile(1, bits);
-        if (KIND == USUAL)
-            feed.fetch_scales(lane, bits);
-        else
-            feed.copy_scales(lane, stages + stage);
-    };
-
-    const bool some = warp < share.count;
-    Unit unit = find_unit(args, share, warp);
-    Feed<STRIP, KIND> feed;
-    Bits<STRIP> bits;
-    if (some) {
-        feed.enter(args, share, unit.strip);
-        feed.go_to(unit.k, lane);
-        feed.fetch_tile(0, bits);
-    }
     if (args.acts_first) {
         begin_acts();
         if (some)
