@@ -71,8 +71,7 @@ __device__ __forceinline__ Place find_place(const struct fmk_once_args &args, in
 
 /* ---- what is fetched of a unit ---- */
 
-/* Of units: one group each, without zero points, scales in the type of the activations; one group each; any
- * groups. */
+/* Of units: one group each, without zero points, all scales of one type; one group each; any groups. */
 enum Kind { USUAL, GROUP, ANY };
 
 /* A lane's codes, of every panel's two tiles of 64 k; USUAL: scales of rows g and g + 8 of every panel, which
@@ -183,37 +182,44 @@ template <class X> __device__ __forceinline__ float sum_of_block(uint32_t acts, 
     return sum[0] + sum[1];
 }
 
-/* As add_group, of scales in the type of the activations and zero points of 8. */
+/* As add_group, of zero points of 8. */
 template <class X, int STRIP, int COLUMNS>
-__device__ __forceinline__ void add_symmetric(const uint32_t (&scales)[STRIP],
+__device__ __forceinline__ void add_symmetric(const uint32_t (&scales)[STRIP], int32_t type,
                                               const float (&acc)[STRIP][1][4], const float (&sum)[1][4],
                                               float (&total)[STRIP][1][4]) {
+    float scale[STRIP][2];
+    if (type == X::TYPE) {
 #pragma unroll
-    for (int r = 0; r < STRIP; r++) {
-        float scale[2];
-        split_pair(scales[r], X::TYPE, scale);
+        for (int r = 0; r < STRIP; r++)
+            split_pair(scales[r], X::TYPE, scale[r]);
+    } else {
+#pragma unroll
+        for (int r = 0; r < STRIP; r++)
+            split_pair(scales[r], NUMBER_F16 + NUMBER_BF16 - X::TYPE, scale[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < STRIP; r++)
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int c = 0; c < COLUMNS; c++) {
                 float value = fmaf(acc[r][0][2 * i + c], X::code_unit(i), -(8.0f + X::BIAS) * sum[0][c]);
-                total[r][0][2 * i + c] = fmaf(scale[i], value, total[r][0][2 * i + c]);
+                total[r][0][2 * i + c] = fmaf(scale[r][i], value, total[r][0][2 * i + c]);
             }
-    }
 }
 
-/* total += what a group comes to, which is not USUAL. `shared` is where the unit's scales lie. */
+/* total += what a group comes to. `shared` is where the unit's scales lie. */
 template <class X, int COLUMNS>
 __device__ __forceinline__ void add_any(const struct fmk_linear_part &part, const uint8_t *shared, int group,
                                         int shift, int lane, const float (&acc)[PANELS][1][4],
                                         const float (&sum)[1][4], float (&total)[PANELS][1][4]) {
     const GroupBits bits = load_group(part, shared - FMK_T64_CODES, group, shift, lane / 4);
-    if (part.has_zeros || part.dtype != X::TYPE) {
+    if (part.has_zeros) {
         add_group<X, 1, COLUMNS>(bits, part.dtype, acc, sum, total);
         return;
     }
     const uint32_t scales[PANELS] = {bits.scales.x, bits.scales.y, bits.scales.z, bits.scales.w};
-    add_symmetric<X, PANELS, COLUMNS>(scales, acc, sum, total);
+    add_symmetric<X, PANELS, COLUMNS>(scales, part.dtype, acc, sum, total);
 }
 
 /* Whether registers take the next unit's codes as soon as they are done with; else after the unit. With wide
@@ -223,10 +229,10 @@ template <int STRIP> constexpr bool EARLY = STRIP < PANELS;
 /* total += what a unit comes to. `acts` is where the activations of the first token lie, `row` the lane's
  * offset there for ldmatrix. */
 template <class X, int TOKENS, int STRIP, Kind KIND>
-__device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part, Bits<STRIP> &bits,
-                                              const uint8_t *shared, uint32_t acts, uint32_t row, int lane,
-                                              const Feed<STRIP, KIND> &feed, bool more,
-                                              float (&total)[STRIP][1][4]) {
+__device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part, int32_t scale_type,
+                                              Bits<STRIP> &bits, const uint8_t *shared, uint32_t acts,
+                                              uint32_t row, int lane, const Feed<STRIP, KIND> &feed,
+                                              bool more, float (&total)[STRIP][1][4]) {
     constexpr int COLUMNS = TOKENS == 1 ? 1 : 2;
     const int shift = KIND == ANY ? part.chunks >> 1 : 2;
     float acc[STRIP][1][4], sum[1][4], block = 0.0f;
@@ -263,7 +269,7 @@ __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part
         }
     }
     if constexpr (KIND == USUAL) {
-        add_symmetric<X, STRIP, COLUMNS>(bits.scales, acc, sum, total);
+        add_symmetric<X, STRIP, COLUMNS>(bits.scales, scale_type, acc, sum, total);
         if (EARLY<STRIP> && more)
             feed.fetch_scales(lane, bits);
     }
@@ -367,11 +373,15 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     Unit unit = find_unit(args, share, warp);
     Feed<STRIP, KIND> feed;
     Bits<STRIP> bits;
-    if (some) {
-        feed.enter(args, share, unit.strip);
-        feed.go_to(unit.k, lane);
-        feed.fetch_tile(0, bits);
-    }
+    auto fetch_first = [&]() {
+        if (some) {
+            feed.enter(args, share, unit.strip);
+            feed.go_to(unit.k, lane);
+            feed.fetch_tile(0, bits);
+        }
+    };
+    if (!ORDER) /* putting activations in order takes time */
+        fetch_first();
 
     const int32_t first = (int32_t)not_before_here((uint32_t)(args.first_row + TOKENS * (int32_t)blockIdx.y));
     const uint8_t *in = (const uint8_t *)args.in +
@@ -413,6 +423,8 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         if (some)
             fetch_acts(unit, warp, 0);
     }
+    if (ORDER)
+        fetch_first();
     if (some)
         fetch_rest(bits, feed, 0);
     const uint32_t barrier = shared_address(shared);
@@ -528,7 +540,8 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
             if (more)
                 next();
         }
-        multiply_unit<X, TOKENS, STRIP, KIND>(*feed.part, bits, stages, x, row, lane, feed, more, total);
+        multiply_unit<X, TOKENS, STRIP, KIND>(*feed.part, args.scale_type, bits, stages, x, row, lane, feed,
+                                              more, total);
         if (!EARLY<STRIP> && more) {
             __syncwarp();
             next();

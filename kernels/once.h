@@ -42,6 +42,7 @@ struct fmk_once_args {
     uint32_t stride;
     int32_t first_strips;
     int32_t scales;                    /* bytes of a unit behind its codes */
+    int32_t scale_type;                /* where all parts have one */
     int32_t units;                     /* of K */
     uint32_t inverse;                  /* FMK_ONCE_INVERSE(units) */
     int32_t strips, spare;             /* of a cluster; the first `spare` have one more */

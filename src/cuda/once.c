@@ -31,7 +31,7 @@ static int32_t kind_of(const struct fmk_linear_kernel_args *linear) {
         const struct fmk_linear_part *part = &linear->part[i];
         if (part->chunks != 4)
             return FMK_ONCE_ANY;
-        if (part->has_zeros || part->dtype != linear->in_type)
+        if (part->has_zeros || part->dtype != linear->part[0].dtype)
             kind = FMK_ONCE_GROUP;
     }
     return kind;
@@ -165,6 +165,7 @@ int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, 
     args->stride = (uint32_t)part->stride;
     args->first_strips = (int32_t)strips_of(linear, 1, d.panels);
     args->scales = scales_of(part);
+    args->scale_type = part->dtype;
     args->units = linear->k_packed / FMK_INT4_UNIT_K;
     args->inverse = FMK_ONCE_INVERSE((uint64_t)args->units);
     args->strips = (int32_t)(d.strips / d.clusters);
