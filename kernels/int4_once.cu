@@ -222,8 +222,8 @@ __device__ __forceinline__ void add_any(const struct fmk_linear_part &part, cons
     add_symmetric<X, PANELS, COLUMNS>(scales, part.dtype, acc, sum, total);
 }
 
-/* Whether registers take the next unit's codes as soon as they are done with; else after the unit. With wide
- * strips the loads of activations would wait behind these. */
+/* Whether registers take the next unit's codes tile by tile, as they are done with. In wide strips the loads
+ * of activations would wait behind these. */
 template <int STRIP> constexpr bool EARLY = STRIP < PANELS;
 
 /* total += what a unit comes to. `acts` is where the activations of the first token lie, `row` the lane's
@@ -268,9 +268,13 @@ __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part
             add_any<X, COLUMNS>(part, shared, b >> shift, shift, lane, acc, sum, total);
         }
     }
+    if (!EARLY<STRIP> && more) {
+        feed.fetch_tile(0, bits);
+        feed.fetch_tile(1, bits);
+    }
     if constexpr (KIND == USUAL) {
         add_symmetric<X, STRIP, COLUMNS>(bits.scales, scale_type, acc, sum, total);
-        if (EARLY<STRIP> && more)
+        if (more)
             feed.fetch_scales(lane, bits);
     }
     if constexpr (KIND == GROUP)
@@ -360,15 +364,6 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     uint8_t *shared = dynamic_shared();
     uint8_t *stages = shared + FMK_ONCE_BARRIER + warp * FMK_ONCE_STAGES(STRIP) * args.stage;
     uint8_t *acts = resident ? shared + args.at_acts : stages + args.stage - TOKENS * FMK_ONCE_PITCH;
-    /* All of the unit, but its first tile: while its loads are issued, other addresses are made. */
-    auto fetch_rest = [&](Bits<STRIP> &bits, const Feed<STRIP, KIND> &feed, int32_t stage) {
-        feed.fetch_tile(1, bits);
-        if (KIND == USUAL)
-            feed.fetch_scales(lane, bits);
-        else
-            feed.copy_scales(lane, stages + stage);
-    };
-
     const bool some = warp < share.count;
     Unit unit = find_unit(args, share, warp);
     Feed<STRIP, KIND> feed;
@@ -384,10 +379,10 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         fetch_first();
 
     const int32_t first = (int32_t)not_before_here((uint32_t)(args.first_row + TOKENS * (int32_t)blockIdx.y));
-    const uint8_t *in = (const uint8_t *)args.in +
-                        2 * (blockIdx.z * args.expert_in_stride + (int64_t)first * (int32_t)args.in_stride);
+    const uint8_t *in =
+        (const uint8_t *)args.in + 2 * (blockIdx.z * args.expert_in_stride + (int64_t)first * args.in_stride);
     ActFeed<TOKENS> act_feed;
-    act_feed.stride = 2 * (int32_t)args.in_stride;
+    act_feed.stride = 2 * args.in_stride;
     act_feed.in = in + (uint32_t)(lane / 16 * act_feed.stride + 16 * (lane % 16));
     act_feed.k = args.k - 8 * (lane % 16);
     act_feed.to = acts + lane / 16 * FMK_ONCE_PITCH + 16 * (lane % 16);
@@ -425,9 +420,16 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     }
     if (ORDER)
         fetch_first();
-    if (some)
-        fetch_rest(bits, feed, 0);
+    if (some) {
+        feed.fetch_tile(1, bits);
+        if (KIND == USUAL)
+            feed.fetch_scales(lane, bits);
+        else
+            feed.copy_scales(lane, stages);
+    }
     const uint32_t barrier = shared_address(shared);
+    not_before_here(
+        (uint32_t)(args.out_type + args.bare)); /* they come from memory, and are wanted at the end */
     if (threadIdx.x == 0) {
         mbarrier_init(barrier, 1);
         mbarrier_init(barrier + 8, WARPS);
@@ -528,25 +530,25 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         wait_for_copies<0>();
         __syncwarp();
         const uint32_t x = shared_address(acts) + place_of(unit, stage);
-        auto next = [&]() {
+        const struct fmk_linear_part &part = *feed.part;
+        if (more) {
             unit = find_unit(args, share, i + WARPS);
             if (unit.strip != feed.strip)
                 feed.enter(args, share, unit.strip);
             feed.go_to(unit.k, lane);
-            fetch_acts(unit, i + WARPS, stage);
-        };
-        if constexpr (EARLY<STRIP>) {
+        }
+        if (EARLY<STRIP>) {
             stage = args.stage - stage;
             if (more)
-                next();
+                fetch_acts(unit, i + WARPS, stage);
         }
-        multiply_unit<X, TOKENS, STRIP, KIND>(*feed.part, args.scale_type, bits, stages, x, row, lane, feed,
-                                              more, total);
+        multiply_unit<X, TOKENS, STRIP, KIND>(part, args.scale_type, bits, stages, x, row, lane, feed, more,
+                                              total);
         if (!EARLY<STRIP> && more) {
             __syncwarp();
-            next();
-            feed.fetch_tile(0, bits);
-            fetch_rest(bits, feed, 0);
+            if (KIND != USUAL)
+                feed.copy_scales(lane, stages);
+            fetch_acts(unit, i + WARPS, 0);
         }
     }
     if (args.ranks_shift && share.halved < 0)

@@ -42,27 +42,28 @@ struct fmk_once_args {
     uint32_t stride;
     int32_t first_strips;
     int32_t scales;                    /* bytes of a unit behind its codes */
-    int32_t scale_type;                /* where all parts have one */
     int32_t units;                     /* of K */
     uint32_t inverse;                  /* FMK_ONCE_INVERSE(units) */
-    int32_t strips, spare;             /* of a cluster; the first `spare` have one more */
     int32_t ranks_shift;               /* clusters have 1 << ranks_shift blocks */
+    int32_t strips, spare;             /* of a cluster; the first `spare` have one more */
     struct fmk_once_share share[2][2]; /* of clusters with one strip more, and not; of their blocks */
-    int32_t acts_first;                /* activations are there when the kernel starts */
-    int32_t resident;                  /* activations of all of K are kept */
-    /* Where things begin in shared memory, behind the stages of all warps, and bytes of one of a warp's two
-     * stages: scales and zero points, unless the kernel has them in registers, and activations, unless these
-     * are resident. */
+    const void *in;
+    int64_t expert_in_stride; /* elements, as in_stride and out_stride */
+    int32_t in_stride;
+    int32_t k, m, first_row;
+    const int32_t *m_dev;
+    int32_t acts_first; /* activations are there when the kernel starts */
+    int32_t resident;   /* activations of all of K are kept */
+    int32_t scale_type; /* where all parts have one */
+    /* Where things begin in shared memory, behind the stages of all warps, and bytes of a stage, of which a
+     * warp has FMK_ONCE_STAGES: scales and zero points, unless the kernel has them in registers, and
+     * activations, unless these are resident. */
     int32_t stage, at_acts, at_sums, at_halves;
     int32_t at_row; /* act-order: a token's activations as the caller has them */
-    const void *in;
-    int64_t in_stride, expert_in_stride; /* elements */
-    const int32_t *m_dev;
-    int32_t m, first_row, k;
-    int32_t bare; /* 0, or the rows of the one part: its sums are the output, of one expert */
     void *out;
     int64_t out_stride;
     int32_t out_type;
+    int32_t bare; /* 0, or the rows of the one part: its sums are the output, of one expert */
     struct fmk_linear_kernel_args linear;
 };
 

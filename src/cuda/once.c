@@ -176,7 +176,7 @@ int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, 
             args->share[!more][rank] = share_of(args->strips + more, args->units, d.ranks, rank);
     args->acts_first = !early;
     args->in = linear->in;
-    args->in_stride = linear->in_stride;
+    args->in_stride = (int32_t)linear->in_stride;
     args->expert_in_stride = linear->expert_in_stride;
     args->m_dev = linear->m_dev;
     args->m = linear->m;
