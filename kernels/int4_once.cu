@@ -187,25 +187,18 @@ template <class X, int STRIP, int COLUMNS>
 __device__ __forceinline__ void add_symmetric(const uint32_t (&scales)[STRIP], int32_t type,
                                               const float (&acc)[STRIP][1][4], const float (&sum)[1][4],
                                               float (&total)[STRIP][1][4]) {
-    float scale[STRIP][2];
-    if (type == X::TYPE) {
 #pragma unroll
-        for (int r = 0; r < STRIP; r++)
-            split_pair(scales[r], X::TYPE, scale[r]);
-    } else {
-#pragma unroll
-        for (int r = 0; r < STRIP; r++)
-            split_pair(scales[r], NUMBER_F16 + NUMBER_BF16 - X::TYPE, scale[r]);
-    }
-#pragma unroll
-    for (int r = 0; r < STRIP; r++)
+    for (int r = 0; r < STRIP; r++) {
+        float scale[2];
+        split_pair(scales[r], type, scale);
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int c = 0; c < COLUMNS; c++) {
                 float value = fmaf(acc[r][0][2 * i + c], X::code_unit(i), -(8.0f + X::BIAS) * sum[0][c]);
-                total[r][0][2 * i + c] = fmaf(scale[r][i], value, total[r][0][2 * i + c]);
+                total[r][0][2 * i + c] = fmaf(scale[i], value, total[r][0][2 * i + c]);
             }
+    }
 }
 
 /* total += what a group comes to. `shared` is where the unit's scales lie. */
