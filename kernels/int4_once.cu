@@ -12,6 +12,10 @@
 
 enum { WARPS = FMK_ONCE_WARPS, THREADS = FMK_ONCE_THREADS };
 
+/* Of calls: one part of one expert, with one group a unit, no zero points, and sums that are the output:
+ * every instruction before the first load counts; one group a unit; any groups. */
+enum Kind { USUAL, GROUP, ANY };
+
 /* ---- which units are a block's ---- */
 
 struct Share : fmk_once_share {
@@ -26,8 +30,14 @@ struct Share : fmk_once_share {
 };
 
 __device__ __forceinline__ Share find_share(const struct fmk_once_args &args, int32_t rank) {
-    const int32_t cluster = (int32_t)blockIdx.x >> args.ranks_shift;
     Share share;
+    if (!args.ranks_shift) {
+        const int32_t block = (int32_t)blockIdx.x, strips = args.strips + (block < args.spare);
+        (struct fmk_once_share &)share = {0, 0, strips * args.units, -1, 0, strips - 1, {}};
+        share.strip = block * args.strips + min(block, args.spare);
+        return share;
+    }
+    const int32_t cluster = (int32_t)blockIdx.x / 2;
     (struct fmk_once_share &)share = args.share[cluster >= args.spare][rank];
     share.strip = cluster * args.strips + min(cluster, args.spare) + share.skipped;
     return share;
@@ -54,7 +64,7 @@ struct Place {
 template <int STRIP>
 __device__ __forceinline__ Place find_place(const struct fmk_once_args &args, int32_t strip) {
     const struct fmk_linear_kernel_args &a = args.linear;
-    if (__builtin_expect(strip < args.first_strips, 1)) {
+    if (strip < args.first_strips) {
         const int32_t row = 16 * STRIP * strip;
         return Place{&a.part[0],
                      (const uint8_t *)args.data + blockIdx.z * args.expert_stride +
@@ -70,9 +80,6 @@ __device__ __forceinline__ Place find_place(const struct fmk_once_args &args, in
 }
 
 /* ---- what is fetched of a unit ---- */
-
-/* Of units: one group each, without zero points, all scales of one type; one group each; any groups. */
-enum Kind { USUAL, GROUP, ANY };
 
 /* A lane's codes, of every panel's two tiles of 64 k; USUAL: scales of rows g and g + 8 of every panel, which
  * are in shared memory else. */
@@ -90,17 +97,26 @@ template <int STRIP, Kind KIND> struct Feed {
     int32_t panel;        /* of the row block, the strip's first */
     const uint8_t *codes; /* the lane's first of the unit */
 
-    __device__ __forceinline__ void enter(const struct fmk_once_args &args, const Share &share, int32_t to) {
-        const Place place = find_place<STRIP>(args, share.strip + to);
-        part = place.part;
-        data = place.data;
-        strip = to;
-        scales = place.scales;
-        panel = STRIP == PANELS ? 0 : (uint32_t)place.row / 16 % PANELS;
-    }
-    __device__ __forceinline__ void go_to(int32_t k, int lane) {
-        codes = data + (int64_t)k * (FMK_T64_CODES + (KIND == USUAL ? 128 : scales)) +
-                FMK_INT4_UNIT_CODES * panel + 16 * lane;
+    __device__ __forceinline__ void go_to(const struct fmk_once_args &args, const Share &share,
+                                          const Unit &unit, int lane) {
+        if (KIND == USUAL) { /* strips lie behind one another */
+            const int32_t at = share.strip + unit.strip;
+            panel = STRIP == PANELS ? 0 : at % 2 * STRIP;
+            codes =
+                (const uint8_t *)args.data +
+                (uint64_t)(uint32_t)(at / (PANELS / STRIP) * args.units + unit.k) * (FMK_T64_CODES + 128) +
+                (uint32_t)(FMK_INT4_UNIT_CODES * panel + 16 * lane);
+            return;
+        }
+        if (unit.strip != strip) {
+            const Place place = find_place<STRIP>(args, share.strip + unit.strip);
+            part = place.part;
+            data = place.data;
+            strip = unit.strip;
+            scales = place.scales;
+            panel = STRIP == PANELS ? 0 : (uint32_t)place.row / 16 % PANELS;
+        }
+        codes = data + (int64_t)unit.k * (FMK_T64_CODES + scales) + FMK_INT4_UNIT_CODES * panel + 16 * lane;
     }
     __device__ __forceinline__ void fetch_tile(int tile, Bits<STRIP> &bits) const {
 #pragma unroll
@@ -316,7 +332,7 @@ template <int TOKENS, int STRIP> struct WarpSums {
 };
 
 /* Of `warps` warps' sums at `sums`, `rows` of eight from `g` on. */
-template <int TOKENS, int STRIP>
+template <int TOKENS, int STRIP, Kind KIND>
 __device__ __forceinline__ void store_sums(const struct fmk_once_args &args, const float *sums, int warps,
                                            int32_t strip, int rows, int g, int32_t first, int32_t tokens) {
     const struct fmk_linear_kernel_args &a = args.linear;
@@ -326,10 +342,10 @@ __device__ __forceinline__ void store_sums(const struct fmk_once_args &args, con
         const int32_t of_eight = g + (i & (rows - 1)), eight = i >> shift & (2 * STRIP - 1);
         const int32_t token = (i >> shift) / (2 * STRIP), row = 8 * eight + of_eight;
         const float sum = WarpSums<TOKENS, STRIP>::take(sums, warps, token, rows, eight, of_eight);
-        if (args.bare) {
-            if (16 * STRIP * strip + row < args.bare)
-                store_number(args.out, args.out_type,
-                             (first + token) * args.out_stride + 16 * STRIP * strip + row, sum);
+        if (KIND == USUAL) {
+            const int32_t column = 16 * STRIP * strip + row;
+            if (column < args.n)
+                store_number(args.out, args.out_type, token * args.out_stride + column, sum);
             continue;
         }
         const RowBlock at = find_block(a, 16 * STRIP, strip);
@@ -353,44 +369,46 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     allow_dependents();
     const int32_t rank = args.ranks_shift ? (int32_t)cluster_rank() : 0;
     const Share share = find_share(args, rank);
-    const bool resident = ORDER || args.resident;
+    const bool resident = ORDER || (TOKENS > 1 && args.resident);
     uint8_t *shared = dynamic_shared();
     uint8_t *stages = shared + FMK_ONCE_BARRIER + warp * FMK_ONCE_STAGES(STRIP) * args.stage;
     uint8_t *acts = resident ? shared + args.at_acts : stages + args.stage - TOKENS * FMK_ONCE_PITCH;
     const bool some = warp < share.count;
     Unit unit = find_unit(args, share, warp);
     Feed<STRIP, KIND> feed;
+    feed.strip = END;
     Bits<STRIP> bits;
     auto fetch_first = [&]() {
         if (some) {
-            feed.enter(args, share, unit.strip);
-            feed.go_to(unit.k, lane);
+            feed.go_to(args, share, unit, lane);
             feed.fetch_tile(0, bits);
         }
     };
     if (!ORDER) /* putting activations in order takes time */
         fetch_first();
 
-    const int32_t first = (int32_t)not_before_here((uint32_t)(args.first_row + TOKENS * (int32_t)blockIdx.y));
-    const uint8_t *in =
-        (const uint8_t *)args.in + 2 * (blockIdx.z * args.expert_in_stride + (int64_t)first * args.in_stride);
+    const int32_t first =
+        KIND == USUAL ? 0
+                      : (int32_t)not_before_here((uint32_t)(args.first_row + TOKENS * (int32_t)blockIdx.y));
+    const uint8_t *in = (const uint8_t *)args.in;
+    if (KIND != USUAL)
+        in += 2 * (blockIdx.z * args.expert_in_stride + (int64_t)first * args.in_stride);
     ActFeed<TOKENS> act_feed;
     act_feed.stride = 2 * args.in_stride;
-    act_feed.in = in + (uint32_t)(lane / 16 * act_feed.stride + 16 * (lane % 16));
+    act_feed.in = in + not_before_here((uint32_t)(lane / 16 * act_feed.stride + 16 * (lane % 16)));
     act_feed.k = args.k - 8 * (lane % 16);
     act_feed.to = acts + lane / 16 * FMK_ONCE_PITCH + 16 * (lane % 16);
     const int4 *index = NULL;
     int4 index_ahead;
     if (ORDER) {
-        index = (const int4 *)(args.linear.part[0].k_index +
-                               (int64_t)(args.linear.expert + blockIdx.z) * args.units * UNIT_K);
+        index = (const int4 *)(args.index + (int64_t)blockIdx.z * args.units * UNIT_K);
         if ((int32_t)threadIdx.x < args.units * (UNIT_K / 4))
             index_ahead = index[threadIdx.x];
     }
     int32_t tokens = 0;
     auto begin_acts = [&]() {
         wait_for_dependency();
-        const int32_t m = args.m_dev ? min(args.m, max(*args.m_dev, 0)) : args.m;
+        const int32_t m = KIND != USUAL && args.m_dev ? min(args.m, max(*args.m_dev, 0)) : args.m;
         tokens = min(TOKENS, m - first);
         act_feed.tokens = tokens - lane / 16;
         if (ORDER && tokens > 0)
@@ -422,7 +440,7 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
     }
     const uint32_t barrier = shared_address(shared);
     not_before_here(
-        (uint32_t)(args.out_type + args.bare)); /* they come from memory, and are wanted at the end */
+        (uint32_t)(args.out_type + args.n)); /* they come from memory, and are wanted at the end */
     if (threadIdx.x == 0) {
         mbarrier_init(barrier, 1);
         mbarrier_init(barrier + 8, WARPS);
@@ -495,7 +513,7 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
             if (strip >= 0)
                 put(sums + ((kept & 1) * WARPS + warp) * Warp::FLOATS, false);
             if (joined || kept)
-                store_sums<TOKENS, STRIP>(
+                store_sums<TOKENS, STRIP, KIND>(
                     args, joined ? halves : sums + ((kept - 1) & 1) * WARPS * Warp::FLOATS,
                     joined ? 2 * WARPS : WARPS, share.strip + (joined ? share.halved : last_kept),
                     joined ? 4 : 8, joined ? 4 * rank : 0, first, tokens);
@@ -526,9 +544,7 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         const struct fmk_linear_part &part = *feed.part;
         if (more) {
             unit = find_unit(args, share, i + WARPS);
-            if (unit.strip != feed.strip)
-                feed.enter(args, share, unit.strip);
-            feed.go_to(unit.k, lane);
+            feed.go_to(args, share, unit, lane);
         }
         if (EARLY<STRIP>) {
             stage = args.stage - stage;

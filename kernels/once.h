@@ -59,11 +59,12 @@ struct fmk_once_args {
      * warp has FMK_ONCE_STAGES: scales and zero points, unless the kernel has them in registers, and
      * activations, unless these are resident. */
     int32_t stage, at_acts, at_sums, at_halves;
-    int32_t at_row; /* act-order: a token's activations as the caller has them */
+    int32_t at_row;       /* act-order: a token's activations as the caller has them */
+    const int32_t *index; /* act-order: part 0's and linear.expert's */
     void *out;
     int64_t out_stride;
     int32_t out_type;
-    int32_t bare; /* 0, or the rows of the one part: its sums are the output, of one expert */
+    int32_t n; /* rows of part 0 */
     struct fmk_linear_kernel_args linear;
 };
 

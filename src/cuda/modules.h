@@ -58,8 +58,7 @@ CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module
 enum { FMK_FEW_1, FMK_FEW_8, FMK_FEW_16, FMK_FEW_BF16, FMK_FEW_F32 = 6, FMK_FEW_ANY = 8 };
 
 /* int4_once: tokens, or one in act-order; + FMK_ONCE_BF16; + FMK_ONCE_NARROW for strips of 32 rows, or
- * FMK_ONCE_GROUP where there are zero points or scales of several types, or FMK_ONCE_ANY where chunks is not
- * 4. */
+ * FMK_ONCE_GROUP where there is more than is_usual of once.c says, or FMK_ONCE_ANY where chunks is not 4. */
 enum {
     FMK_ONCE_1,
     FMK_ONCE_8,

@@ -25,16 +25,23 @@ static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-static int32_t kind_of(const struct fmk_linear_kernel_args *linear) {
-    int32_t kind = 0;
-    for (int32_t i = 0; i < linear->num_parts; i++) {
-        const struct fmk_linear_part *part = &linear->part[i];
-        if (part->chunks != 4)
+/* Nothing is left to be looked up: the sums of the one part are the output. */
+static bool is_usual(const struct fmk_linear_kernel_args *linear, const struct fmk_cuda_grid *grid) {
+    const struct fmk_epilogue_args *e = &linear->epilogue;
+    const struct fmk_linear_part *part = &linear->part[0];
+    int64_t units = linear->k_packed / FMK_INT4_UNIT_K;
+    return linear->num_parts == 1 && grid->y == 1 && grid->z == 1 && !linear->first_row && !linear->m_dev &&
+           part->chunks == 4 && !part->has_zeros && !part->column && !part->bias && !e->addend &&
+           !e->weights && (int64_t)part->stride == units * FMK_T64_UNIT(4, false);
+}
+
+static int32_t kind_of(const struct fmk_linear_kernel_args *linear, const struct fmk_cuda_grid *grid) {
+    if (is_usual(linear, grid))
+        return 0;
+    for (int32_t i = 0; i < linear->num_parts; i++)
+        if (linear->part[i].chunks != 4)
             return FMK_ONCE_ANY;
-        if (part->has_zeros || part->dtype != linear->part[0].dtype)
-            kind = FMK_ONCE_GROUP;
-    }
-    return kind;
+    return FMK_ONCE_GROUP;
 }
 
 static int32_t scales_of(const struct fmk_linear_part *part) {
@@ -60,13 +67,6 @@ bool fmk_once_serves(const struct fmk_cuda *cuda, const struct fmk_linear_kernel
     return tokens <= 8 && vectors && counted && near && !linear->glu && !linear->tiles && !linear->in_rows &&
            !linear->out_rows &&
            (!linear->part[0].k_index || (tokens == 1 && 2 * linear->k <= cuda->shared_bytes / 4));
-}
-
-/* A block's sums are all of the output: nothing is left to be looked up. */
-static bool is_bare(const struct fmk_linear_kernel_args *linear, uint32_t experts) {
-    const struct fmk_epilogue_args *e = &linear->epilogue;
-    return linear->num_parts == 1 && experts == 1 && !linear->part[0].column && !linear->part[0].bias &&
-           !e->addend && !e->weights;
 }
 
 /* ---- how strips are dealt ---- */
@@ -156,7 +156,7 @@ int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, 
                        struct fmk_cuda_grid *grid) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
     const struct fmk_linear_part *part = &linear->part[0];
-    int32_t scales = 0, kind = kind_of(linear);
+    int32_t scales = 0, kind = kind_of(linear, grid);
     for (int32_t i = 0; kind && i < linear->num_parts; i++)
         scales = (int32_t)fmk_max(scales, scales_of(&linear->part[i]));
     struct deal d = choose(linear, !kind, fmk_max(1, cuda->multiprocessors / (int64_t)(grid->y * grid->z)));
@@ -182,7 +182,8 @@ int32_t fmk_once_share(const struct fmk_cuda *cuda, int32_t tokens, bool early, 
     args->m = linear->m;
     args->first_row = linear->first_row;
     args->k = linear->k;
-    args->bare = is_bare(linear, grid->z) ? part->n : 0;
+    args->index = part->k_index ? part->k_index + (int64_t)linear->expert * linear->k_packed : NULL;
+    args->n = part->n;
     args->out = linear->epilogue.out;
     args->out_stride = linear->epilogue.out_stride;
     args->out_type = linear->epilogue.out_type;
