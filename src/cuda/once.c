@@ -16,9 +16,10 @@ enum {
     PANEL_UNIT = 1024,
     BUSY_PERCENT = 78, /* so many of the multiprocessors read as fast as memory can */
     EVEN = 768,        /* how much of the time memory is what one waits for; else the block with most to do */
-    NARROW_UNIT = 20,  /* of each panel of a narrow strip */
-    CLUSTER = 10 << 10, /* blocks of a cluster start together, and their sums meet */
-    TOKEN_UNIT = 120    /* a token's activations of a unit, fetched by one block */
+    NARROW_UNIT = 20,  /* of each panel of a narrow strip, one token; */
+    NARROW_UNIT_8 = 100, /* eight */
+    CLUSTER = 17 << 10,  /* blocks of a cluster start together, and their sums meet */
+    TOKEN_UNIT = 120     /* a token's activations of a unit, fetched by one block */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b) {
@@ -88,7 +89,9 @@ static struct deal deal(const struct fmk_linear_kernel_args *linear, int32_t pan
 
 static int64_t cost_of(const struct deal *d, const struct fmk_linear_kernel_args *linear, int64_t blocks) {
     int64_t units = linear->k_packed / FMK_INT4_UNIT_K, tokens = fmk_min(linear->m, 8);
-    int64_t unit = PANEL_UNIT + (d->panels == NARROW ? NARROW_UNIT : 0);
+    int64_t unit = PANEL_UNIT;
+    if (d->panels == NARROW)
+        unit += tokens > 1 ? NARROW_UNIT_8 : NARROW_UNIT;
     int64_t own = d->share * d->panels * unit;
     int64_t even = d->strips * units * d->panels * unit * 100 / (blocks * BUSY_PERCENT);
     return (EVEN * fmk_max(own, even) + (1024 - EVEN) * own) / 1024 + (d->ranks > 1 ? CLUSTER : 0) +
@@ -121,8 +124,11 @@ static struct fmk_once_share share_of(int64_t strips, int32_t units, int32_t ran
 
 /* ---- what a block keeps ---- */
 
-/* Whether a warp comes to the same units of K in every strip. */
-static bool warps_keep_to_units(const struct deal *d, int64_t units) {
+/* Whether it pays to keep activations: a warp comes to the same units of K in every strip, of which there are
+ * several. */
+static bool may_keep(const struct deal *d, int64_t units, int32_t m) {
+    if (m <= 2 || d->share < 2 * units)
+        return false;
     int64_t least = d->strips / d->clusters;
     for (int64_t strips = least; strips <= least + (d->strips % d->clusters > 0); strips++)
         if (units % FMK_ONCE_WARPS || (d->ranks > 1 && (strips * units + 1) / 2 % units % FMK_ONCE_WARPS))
@@ -135,7 +141,7 @@ static int64_t lay_out(struct fmk_once_args *args, const struct deal *d, int32_t
     const struct fmk_linear_kernel_args *linear = &args->linear;
     const bool order = linear->part[0].k_index;
     int64_t sums = FMK_ONCE_SUMS(tokens, d->panels), all = tokens * FMK_ONCE_PITCH * args->units, bytes;
-    for (int32_t resident = order || warps_keep_to_units(d, args->units);; resident--) {
+    for (int32_t resident = order || (tokens > 1 && may_keep(d, args->units, linear->m));; resident--) {
         args->resident = resident;
         args->stage = scales + (resident ? 0 : tokens * FMK_ONCE_PITCH);
         bytes = FMK_ONCE_BARRIER + FMK_ONCE_WARPS * FMK_ONCE_STAGES(d->panels) * args->stage;
