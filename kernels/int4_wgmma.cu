@@ -1,6 +1,14 @@
 /* Grouped INT4 for many tokens, on compute capability 9.0: wgmma.cuh over int4.t64. */
 #include "wgmma.cuh"
 
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_64x16(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<F16, Plan<2, 1, 16, 4, 4, true>>(args);
+}
+extern "C" __global__ __launch_bounds__(640, 1) void int4_f16_64x16_4(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<F16, Plan<4, 1, 16, 4, 4, true>>(args);
+}
 extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_128x16(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<F16, Plan<2, 1, 16, 4, 4>>(args);
@@ -36,6 +44,14 @@ extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_128x128(
 extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_256x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<F16, Plan<2, 2, 128, 0, 2>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_64x16(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<Bf16, Plan<2, 1, 16, 4, 4, true>>(args);
+}
+extern "C" __global__ __launch_bounds__(640, 1) void int4_bf16_64x16_4(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<Bf16, Plan<4, 1, 16, 4, 4, true>>(args);
 }
 extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_128x16(
     const __grid_constant__ struct fmk_wgmma_args args) {

@@ -28,6 +28,15 @@ __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+/* At that of another block of the cluster, which has the same address there. */
+__device__ __forceinline__ void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
+    asm volatile("{\n\t.reg .b32 there;\n\t"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
+                 "r"(rank)
+                 : "memory");
+}
+
 __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
                  "r"(bytes)
@@ -145,16 +154,17 @@ __device__ __forceinline__ uint32_t cluster_size() {
     return size;
 }
 
-/* Four floats of another block of the cluster, at what is `shared` in this one. */
-__device__ __forceinline__ float4 load_4_floats_of(uint32_t rank, uint32_t shared) {
-    uint32_t there;
-    float4 v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(there)
-                 : "memory");
-    return v;
+/* Clusters lie along x. */
+__device__ __forceinline__ uint32_t cluster_id() {
+    uint32_t id;
+    asm volatile("mov.u32 %0, %%clusterid.x;" : "=r"(id));
+    return id;
+}
+
+__device__ __forceinline__ uint32_t clusters() {
+    uint32_t count;
+    asm volatile("mov.u32 %0, %%nclusterid.x;" : "=r"(count));
+    return count;
 }
 
 /* Four 8 x 8 matrices of numbers of 16 bits: lane 8 i + n names the 16 bytes of row n of matrix i. Of matrix

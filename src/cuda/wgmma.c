@@ -10,7 +10,10 @@ static const struct {
     bool glu;        /* can have gate and up */
     uint32_t shared; /* bytes */
     double unit, tile;
+    bool deep; /* warpgroups share K */
 } variants[FMK_WGMMA_VARIANTS] = {
+    [FMK_WGMMA_64X16] = {64, 16, 2, false, FMK_WGMMA_SHARED_DEEP(2, 1, 16), 300, 1214, true},
+    [FMK_WGMMA_64X16_4] = {64, 16, 4, false, FMK_WGMMA_SHARED_DEEP(4, 1, 16), 300, 1214, true},
     [FMK_WGMMA_128X16] = {128, 16, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 467, 1214},
     [FMK_WGMMA_256X16] = {256, 16, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 819, 2422},
     [FMK_WGMMA_512X16] = {512, 16, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1540, 4424},
@@ -65,7 +68,7 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
             continue;
         uint32_t tiles = tiles_of(problem, v);
         for (int i = 0; i < CLUSTERS; i++) {
-            if (i && tiles > at_once[i])
+            if (i && tiles > at_once[i] && !variants[v].deep)
                 break; /* K is shared only where tiles are few */
             struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
             if (candidate.clocks < best.clocks)
@@ -98,12 +101,42 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
     return fmk_cuda_check(ctx, result, "describing the activations");
 }
 
+/* What kernels would have to divide for. */
+static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cut *cut) {
+    const struct fmk_linear_kernel_args *linear = &args->linear;
+    const struct fmk_linear_part *part = linear->part;
+    int32_t rows = variants[cut->variant].rows / (linear->glu ? 2 : 1),
+            tokens = variants[cut->variant].tokens;
+    struct fmk_wgmma_start *start = &args->start;
+    struct fmk_wgmma_walk *walk = &start->walk;
+    *start = (struct fmk_wgmma_start){
+        .data = (const uint8_t *)part->data + (uint64_t)linear->expert * part->expert_stride,
+        .stride = part->stride,
+        .bytes = FMK_T64_UNIT(part->chunks, part->has_zeros),
+        .last = (part->n - 1) / FMK_T64_ROWS,
+        .row_tiles = (part->n + rows - 1) / rows,
+        .units = (linear->k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K,
+        .per_block = 1.0f / (float)cut->cluster,
+    };
+    start->share = (start->units + cut->cluster - 1) / cut->cluster;
+    for (int32_t i = 0; i < (linear->glu ? 1 : linear->num_parts); i++)
+        walk->row_tiles += (linear->part[i].n + rows - 1) / rows;
+    walk->tokens = linear->m - linear->first_row;
+    walk->token_tiles = (walk->tokens + tokens - 1) / tokens;
+    walk->tiles = walk->row_tiles * walk->token_tiles * args->experts;
+    if (args->experts == 1 && walk->token_tiles <= FMK_WGMMA_TOGETHER && walk->tiles < 1 << 20)
+        walk->per_row = 1.0f / (float)walk->token_tiles;
+    if (walk->per_row != 0 && !linear->glu && !linear->m_dev)
+        start->early_tiles = start->row_tiles;
+}
+
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
     fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
     if (status)
         return status;
+    describe_walk(args, cut);
     struct fmk_cuda_grid grid = {.x = cut->blocks,
                                  .y = 1,
                                  .z = 1,

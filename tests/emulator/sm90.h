@@ -20,6 +20,9 @@ inline void mbarrier_init(uint32_t barrier, uint32_t count) {
 inline void mbarrier_arrive(uint32_t barrier) {
     emulator::mbarrier_arrive(barrier);
 }
+inline void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
+    emulator::mbarrier_arrive(emulator::address_in(barrier, rank));
+}
 inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     emulator::mbarrier_expect(barrier, bytes);
     emulator::mbarrier_arrive(barrier);
@@ -116,8 +119,11 @@ inline uint32_t cluster_rank() {
 inline uint32_t cluster_size() {
     return emulator::cluster_size();
 }
-inline float4 load_4_floats_of(uint32_t rank, uint32_t shared) {
-    return emulator::load_aligned<float4>(emulator::shared_pointer(emulator::address_in(shared, rank)));
+inline uint32_t cluster_id() {
+    return blockIdx.x / emulator::cluster_size();
+}
+inline uint32_t clusters() {
+    return gridDim.x / emulator::cluster_size();
 }
 
 /* ---- arithmetic of two at once ---- */
