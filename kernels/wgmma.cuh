@@ -150,7 +150,7 @@ template <class X, class P> struct Summed {
         clear<P>(sum);
         for (int32_t i = 0; i < units; i++) {
             const uint32_t at = stage.slot * P::WEIGHTS;
-            const uint64_t acts = wgmma_descriptor(ring.base + stage.slot * P::ACTS);
+            const uint64_t acts = wgmma_descriptor(acts_at<P>(ring, stage));
             mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
 #pragma unroll
             for (int r = 0; r < P::R; r++) {
@@ -217,7 +217,7 @@ template <class X, class P, bool FINE> struct Scaled {
         for (int32_t i = 0; i < TURNS * units; i++) {
             const int32_t slot = stage.slot, turn = i % TURNS;
             const uint32_t at = slot * P::WEIGHTS;
-            const uint64_t acts = wgmma_descriptor(ring.base + slot * P::ACTS + turn * (P::ACTS / TURNS));
+            const uint64_t acts = wgmma_descriptor(acts_at<P>(ring, stage) + turn * (P::ACTS / TURNS));
 #pragma unroll
             for (int r = 0; r < P::R; r++)
                 scales[r] = X::scales(groups[r], part.dtype, part.inverse[r]);
@@ -390,7 +390,7 @@ __device__ __forceinline__ void fetch_tiles(const struct fmk_wgmma_args &args, c
     const int32_t units = work.share.end - work.share.begin;
     for (int32_t number = work.first; number < walk.tiles; number += work.stride, fetched = 0) {
         if (!fetched)
-            feed.find(args, find_tile<P>(args, walk, number), work.share.begin);
+            feed.find(args, find_tile<P>(args, walk, number), work.share.begin, number == work.first);
         feed.template fetch<false>(units - fetched, ring, stage);
         if (work.split && P::OVER_RING) {
             meet_cluster();
@@ -404,31 +404,32 @@ template <class X, class P>
 __device__ __forceinline__ void multiply_tiles(const struct fmk_wgmma_args &args, const Work &work,
                                                uint8_t *stages, const Ring &ring) {
     const struct fmk_linear_kernel_args &linear = args.linear;
-    const int32_t group = threadIdx.x / 128;
+    /* From one lane, so that the compiler knows that a warp's lanes agree on what it makes of it. */
+    const int32_t group = __shfl_sync(0xffffffff, (int)threadIdx.x / 128, 0);
     uint8_t *out = stages + P::AT_OUT + group * (P::OUT / P::WG);
     const int32_t units = work.share.end - work.share.begin;
-    const int32_t own = P::DEEP ? (units - group + P::WG - 1) / P::WG : units;
+    const int32_t of_group = P::DEEP ? (units - group + P::WG - 1) / P::WG : units;
     const struct fmk_wgmma_walk walk = find_walk<P>(args);
-    Stage stage = {0, 0}; /* of the tile's first unit */
-    bool handed = false;  /* and `out` not taken back */
-    uint32_t parity = 0;  /* of the next tile that several share */
+    const bool kept = keeps_acts<P>(walk, units);
+    Stage stage = {0, 0, 0}; /* of the tile's first unit */
+    bool handed = false;     /* and `out` not taken back */
+    uint32_t parity = 0;     /* of the next tile that several share */
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
         const Tile tile = find_tile<P>(args, walk, number);
         const Target target = {linear, tile};
         const bool last = number + work.stride >= walk.tiles;
         float total[P::R][P::T / 2];
         const Part<P::R> part = part_of<X, P::R>(args, tile.part);
-        if (P::DEEP) {
-            Stage first = stage;
-            first.slot += group;
-            if (first.slot >= P::STAGES)
-                first.slot -= P::STAGES, first.parity ^= 1;
-            multiply_units<X, P>(stages, part, own, ring, first, total);
-            for (stage.slot += units; stage.slot >= P::STAGES; stage.slot -= P::STAGES)
-                stage.parity ^= 1;
-        } else {
-            multiply_units<X, P>(stages, part, own, ring, stage, total);
-        }
+        if (kept)
+            stage.acts = 0;
+        Stage own = stage;
+        if (P::DEEP)
+            advance<P>(own, group);
+        multiply_units<X, P>(stages, part, of_group, ring, own, total);
+        if (P::DEEP)
+            advance<P>(stage, units);
+        else
+            stage = own;
         if (work.split) {
             const Rank in = {cluster_rank(), cluster_size(), args.start.per_block};
             if (P::OVER_RING)
@@ -472,7 +473,7 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
     init_ring<P>(ring);
     const Work work = find_work(args.start, P::DEEP);
     const int32_t fresh = min(work.share.end - work.share.begin, P::STAGES);
-    Stage stage = {0, 0};
+    Stage stage = {0, 0, 0};
     if (fetching < 0) {
         __syncthreads();
         if (work.split)
@@ -498,9 +499,10 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
     if (fetching == ACTS_WARP) {
         const struct fmk_wgmma_walk walk = find_walk<P>(args);
         ActsFeed<P> acts;
+        acts.kept = keeps_acts<P>(walk, work.share.end - work.share.begin);
         const int32_t fetched = work.first < walk.tiles ? fresh : 0;
         if (fetched) {
-            acts.find(args, find_tile<P>(args, walk, work.first), work.share.begin);
+            acts.find(args, find_tile<P>(args, walk, work.first), work.share.begin, true);
             acts.template fetch<true>(fetched, ring, stage);
         }
         if (work.split)

@@ -11,41 +11,11 @@ enum {
     FMK_WGMMA_BOX_TOKENS = 32,     /* of it, where a tile has more */
     FMK_WGMMA_UNIT = FMK_T64_UNIT(1, 1), /* room for the largest unit of weights */
     FMK_WGMMA_MOST_STAGES = 16,
-    FMK_WGMMA_MOST_SHARED = 227 << 10, /* bytes that a block of compute capability 9.0 may have */
-    FMK_WGMMA_MOST_CLUSTER = 8,        /* blocks */
-    FMK_WGMMA_FETCHING = 128,          /* threads that fetch, and store */
-    FMK_WGMMA_TOGETHER = 16,           /* tiles of tokens that take turns with the same weights */
-    FMK_WGMMA_PIECE = 512,             /* bytes of 16 rows by 8 tokens of sums */
-    FMK_WGMMA_BARRIERS = 16 * FMK_WGMMA_MOST_STAGES + 16, /* bytes */
-    FMK_WGMMA_OVER_RING = 128, /* tokens of a tile from which on shared sums lie over the ring */
+    FMK_WGMMA_SHARED = 227 << 10, /* bytes, all that a block of compute capability 9.0 may have */
+    FMK_WGMMA_MOST_CLUSTER = 8,   /* blocks */
+    FMK_WGMMA_FETCHING = 128,     /* threads that fetch, and store */
+    FMK_WGMMA_TOGETHER = 16,      /* tiles of tokens that take turns with the same weights */
 };
-
-/* A block's warpgroups, `groups` of them, compute 64 r weight rows each by `tokens` tokens; or the same 64 r
- * rows, of which each takes every so-manieth unit of K. Bytes of shared memory: a stage of the ring, of
- * `units` units of weights; outputs on their way; the sums that meet in a block where some are shared, a
- * piece of 16 r rows by 8 tokens from each of `sources` of a block (they lie over the ring where tiles are
- * large); both, which are never there at once, and barriers; the stages that fit, and the sum. */
-#define FMK_WGMMA_STAGE(units, tokens) ((tokens)*2 * FMK_WGMMA_K + (units)*FMK_WGMMA_UNIT)
-#define FMK_WGMMA_OUT(groups, r, tokens) ((groups) * (tokens) * (128 * (r) + 16))
-#define FMK_WGMMA_SUMS(warps, sources, r, tokens)                                                            \
-    (((warps) * (tokens) / 8 + FMK_WGMMA_MOST_CLUSTER - 1) * (sources) * (r)*FMK_WGMMA_PIECE)
-#define FMK_WGMMA_LARGER(a, b) ((a) > (b) ? (a) : (b))
-#define FMK_WGMMA_FIT(rest, units, tokens) ((FMK_WGMMA_MOST_SHARED - (rest)) / FMK_WGMMA_STAGE(units, tokens))
-#define FMK_WGMMA_STAGES(rest, units, tokens)                                                                \
-    (FMK_WGMMA_FIT(rest, units, tokens) < FMK_WGMMA_MOST_STAGES ? FMK_WGMMA_FIT(rest, units, tokens)         \
-                                                                : FMK_WGMMA_MOST_STAGES)
-#define FMK_WGMMA_REST(groups, r, tokens)                                                                    \
-    (FMK_WGMMA_BARRIERS +                                                                                    \
-     ((tokens) >= FMK_WGMMA_OVER_RING                                                                        \
-          ? FMK_WGMMA_OUT(groups, r, tokens)                                                                 \
-          : FMK_WGMMA_LARGER(FMK_WGMMA_OUT(groups, r, tokens), FMK_WGMMA_SUMS(4 * (groups), 1, r, tokens))))
-#define FMK_WGMMA_REST_DEEP(groups, r, tokens) (FMK_WGMMA_BARRIERS + FMK_WGMMA_SUMS(4, groups, r, tokens))
-#define FMK_WGMMA_SIZE(rest, units, tokens)                                                                  \
-    (FMK_WGMMA_STAGES(rest, units, tokens) * FMK_WGMMA_STAGE(units, tokens) + (rest))
-#define FMK_WGMMA_SHARED(groups, r, tokens)                                                                  \
-    FMK_WGMMA_SIZE(FMK_WGMMA_REST(groups, r, tokens), (groups) * (r), tokens)
-#define FMK_WGMMA_SHARED_DEEP(groups, r, tokens)                                                             \
-    FMK_WGMMA_SIZE(FMK_WGMMA_REST_DEEP(groups, r, tokens), r, tokens)
 
 /* The kernels of each type of activations, by the rows and tokens of a tile. */
 enum {

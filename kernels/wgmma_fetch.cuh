@@ -11,16 +11,42 @@ struct Ring {
     uint32_t base, full, empty; /* addresses: stages, barriers */
 };
 
+/* Where a unit lies: activations and weights, and in which turn of the ring. */
 struct Stage {
-    int32_t slot, parity;
+    int32_t acts, slot, parity;
 };
 
+template <class P> __device__ __forceinline__ void advance(Stage &stage, int32_t stages) {
+    stage.slot += stages;
+    while (stage.slot >= P::STAGES) {
+        stage.slot -= P::STAGES;
+        stage.parity ^= 1;
+    }
+    stage.acts += stages;
+    while (stage.acts >= P::ACT_STAGES)
+        stage.acts -= P::ACT_STAGES;
+}
+
+/* The same, of few. */
 template <class P, int STRIDE = 1> __device__ __forceinline__ void next_stage(Stage &stage) {
     stage.slot += STRIDE;
     if (stage.slot >= P::STAGES) {
         stage.slot -= P::STAGES;
         stage.parity ^= 1;
     }
+    stage.acts += STRIDE;
+    if (stage.acts >= P::ACT_STAGES)
+        stage.acts -= P::ACT_STAGES;
+}
+
+template <class P> __device__ __forceinline__ uint32_t acts_at(const Ring &ring, const Stage &stage) {
+    return ring.base + (uint32_t)(P::DEEP ? stage.acts : stage.slot) * P::ACTS;
+}
+
+/* Whether a block's activations are the same for all its tiles, and stay in shared memory. */
+template <class P>
+__device__ __forceinline__ bool keeps_acts(const struct fmk_wgmma_walk &walk, int32_t units) {
+    return P::DEEP && walk.tiles == walk.row_tiles && units <= P::ACT_STAGES;
 }
 
 /* A stage is full when activations and weights have come, and empty when every thread that multiplies it has
@@ -66,7 +92,8 @@ template <class P> struct WeightsFeed {
         return row_tile < start.early_tiles;
     }
 
-    __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit) {
+    __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit,
+                                         bool) {
         const int lane = threadIdx.x % 32;
         const struct fmk_linear_kernel_args &a = args.linear;
         const struct fmk_linear_part &part = a.part[a.glu ? lane % P::R : tile.part];
@@ -103,8 +130,11 @@ template <class P> struct ActsFeed {
 
     const void *map;
     int32_t token, expert, boxes, k;
+    bool kept, here; /* they are the same for all tiles; they have been fetched for the tile before */
 
-    __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit) {
+    __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit,
+                                         bool first) {
+        here = kept && !first;
         map = &args.in;
         token = tile.token;
         expert = tile.expert;
@@ -116,15 +146,18 @@ template <class P> struct ActsFeed {
     __device__ __forceinline__ void fetch(int32_t units, const Ring &ring, Stage &stage) {
         if (threadIdx.x % 32 == 0)
             for (int32_t i = 0; i < units; i++) {
-                const uint32_t at = ring.base + stage.slot * P::ACTS, full = ring.full + 8 * stage.slot;
+                const uint32_t at = acts_at<P>(ring, stage), full = ring.full + 8 * stage.slot;
                 if (!FRESH)
                     mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
-                mbarrier_arrive_expecting(full, 2 * BYTES * boxes);
+                if (here)
+                    mbarrier_arrive(full);
+                else
+                    mbarrier_arrive_expecting(full, 2 * BYTES * boxes);
 #pragma unroll
                 for (int half = 0; half < 2; half++)
 #pragma unroll
                     for (int box = 0; box < P::T / TOKENS; box++)
-                        if (box < boxes)
+                        if (!here && box < boxes)
                             copy_box(at + half * P::ACTS / 2 + BYTES * box, map, k + FMK_WGMMA_BOX * half,
                                      token + TOKENS * box, expert, full);
                 k += FMK_WGMMA_K;

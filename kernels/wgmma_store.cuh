@@ -241,7 +241,7 @@ template <class P> __device__ __forceinline__ uint32_t pieces_of(const Tile &til
 template <class P>
 __device__ __forceinline__ void expect_pieces(const Rank &in, const Tile &tile, uint32_t base) {
     mbarrier_arrive_expecting(base + P::AT_SENT,
-                              in.own_of(pieces_of<P>(tile)) * in.size * P::SOURCES * P::R * FMK_WGMMA_PIECE);
+                              in.own_of(pieces_of<P>(tile)) * in.size * P::SOURCES * P::PIECE);
 }
 
 template <class P>
@@ -255,12 +255,11 @@ __device__ __forceinline__ void send_pieces(const Rank &in, const Tile &tile, ui
     for (int j = 0; j < P::T / 8; j++) {
         if (8 * j >= tile.count)
             break;
-        const uint32_t to =
-            base + P::AT_SUMS + (own * sources + source) * P::R * FMK_WGMMA_PIECE + threadIdx.x % 32 * 16;
+        const uint32_t to = base + P::AT_SUMS + (own * sources + source) * P::PIECE + threadIdx.x % 32 * 16;
 #pragma unroll
         for (int r = 0; r < P::R; r++)
             store_4_floats_to(
-                owner, to + r * FMK_WGMMA_PIECE,
+                owner, to + r * 512,
                 make_float4(total[r][4 * j], total[r][4 * j + 1], total[r][4 * j + 2], total[r][4 * j + 3]),
                 base + P::AT_SENT);
         own += whole;
@@ -328,16 +327,16 @@ __device__ __forceinline__ void finish_pieces(const Target &target, const Rank &
     const uint32_t sources = in.size * P::SOURCES;
     for (uint32_t i = first; i < own; i += step) {
         const uint32_t piece = i * in.size + in.rank, warp = piece % P::WARPS;
-        const uint8_t *at = sums + i * sources * P::R * FMK_WGMMA_PIECE + 16 * lane;
+        const uint8_t *at = sums + i * sources * P::PIECE + 16 * lane;
         float4 sum[P::R];
 #pragma unroll
         for (int r = 0; r < P::R; r++)
-            sum[r] = load_4_floats((const float *)(at + r * FMK_WGMMA_PIECE));
+            sum[r] = load_4_floats((const float *)(at + r * 512));
 #pragma unroll 4
         for (uint32_t from = 1; from < sources; from++)
 #pragma unroll
             for (int r = 0; r < P::R; r++) {
-                const float4 more = load_4_floats((const float *)(at + (from * P::R + r) * FMK_WGMMA_PIECE));
+                const float4 more = load_4_floats((const float *)(at + from * P::PIECE + r * 512));
                 sum[r].x += more.x, sum[r].y += more.y, sum[r].z += more.z, sum[r].w += more.w;
             }
         const int token = (int)(piece / P::WARPS * 8 + lane % 4 * 2);

@@ -5,9 +5,14 @@
 #include "ptx_sm90.cuh"
 #include "wgmma.h"
 
-/* What lies where in shared memory: a ring of stages, activations first; sums on their way out; barriers.
- * Of how many steps of 16 k codes are unpacked at a time: see Summed (0: there is no room for it) and Scaled
- * in wgmma.cuh. DEEP: the warpgroups of a block share K, not rows. */
+/* A block's warpgroups, WG of them, compute 64 R rows of weights each by T tokens; or, DEEP, the same 64 R
+ * rows, of which each takes every WG-th unit of K. Of how many steps of 16 k codes are unpacked at a time:
+ * see Summed (0: there is no room for it) and Scaled in wgmma.cuh.
+ *
+ * What lies where in shared memory: the ring's activations, and weights; outputs on their way, or the sums
+ * that meet in the block where some are shared, which over the ring where tiles are large; barriers. Where
+ * warpgroups share K, activations have more room than the ring's stages want, so that they may stay there
+ * from tile to tile. */
 template <int WG_, int R_, int T_, int SUMMED_STEPS_, int SCALED_STEPS_, bool DEEP_ = false> struct Plan {
     static constexpr int WG = WG_, R = R_, T = T_;
     static constexpr int SUMMED_STEPS = SUMMED_STEPS_, SCALED_STEPS = SCALED_STEPS_;
@@ -15,26 +20,32 @@ template <int WG_, int R_, int T_, int SUMMED_STEPS_, int SCALED_STEPS_, bool DE
     static constexpr int PANELS = DEEP ? R : WG * R, ROWS = 64 * PANELS;
     static constexpr int STRIDE = DEEP ? WG : 1; /* stages from one of a warpgroup's to its next */
     static constexpr int RELEASES = DEEP ? 128 : 128 * WG;
-    static constexpr int ACTS = T * 2 * FMK_WGMMA_K, WEIGHTS = PANELS * FMK_WGMMA_UNIT;
-    static constexpr int REST = DEEP ? FMK_WGMMA_REST_DEEP(WG, R, T) : FMK_WGMMA_REST(WG, R, T);
-    static constexpr int STAGES = FMK_WGMMA_STAGES(REST, PANELS, T);
     static constexpr int PITCH = 128 * R + 16; /* bytes, of a token's outputs on their way */
-    static constexpr int OUT = FMK_WGMMA_OUT(WG, R, T);
+    static constexpr int OUT = WG * T * PITCH;
     static constexpr int SUMS_PITCH = 64 * R + 4; /* floats, of sums that are to be finished */
     static constexpr int SUMS_TOKENS = T * PITCH / (4 * SUMS_PITCH) / 8 * 8;
-    static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
-                         AT_FULL = AT_OUT + REST - FMK_WGMMA_BARRIERS, AT_EMPTY = AT_FULL + 8 * STAGES,
-                         AT_SENT = AT_EMPTY + 8 * STAGES, AT_TAKEN = AT_SENT + 8;
-    /* Sums of a tile that several share: by whom, and where they meet. */
-    static constexpr int WARPS = DEEP ? 4 : 4 * WG, SOURCES = DEEP ? WG : 1; /* side by side; of a block */
-    static constexpr bool OVER_RING = !DEEP && T >= FMK_WGMMA_OVER_RING;
-    static constexpr int AT_SUMS = OVER_RING ? 0 : AT_OUT;
-    static_assert(AT_TAKEN + 8 <= (DEEP ? FMK_WGMMA_SHARED_DEEP(WG, R, T) : FMK_WGMMA_SHARED(WG, R, T)),
-                  "as much as the host asks for");
+    /* Sums that are shared, in pieces of 16 R rows by 8 tokens: of so many warps side by side, from so many
+     * warps of each block. */
+    static constexpr int WARPS = DEEP ? 4 : 4 * WG, SOURCES = DEEP ? WG : 1, PIECE = R * 512;
+    static constexpr int SUMS = (WARPS * T / 8 + FMK_WGMMA_MOST_CLUSTER - 1) * SOURCES * PIECE;
+    static constexpr bool OVER_RING = !DEEP && T >= 128;
+    static constexpr int BARRIERS = 16 * FMK_WGMMA_MOST_STAGES + 16;
+    static constexpr int LEAVING = DEEP ? SUMS : OVER_RING || OUT > SUMS ? OUT : SUMS;
+    static constexpr int ROOM = FMK_WGMMA_SHARED - BARRIERS - LEAVING;
+    static constexpr int ACTS = T * 2 * FMK_WGMMA_K, WEIGHTS = PANELS * FMK_WGMMA_UNIT;
+    static constexpr int KEPT = DEEP ? (128 << 10) / ACTS : 0; /* units of activations */
+    static constexpr int FIT = DEEP ? (ROOM - KEPT * ACTS) / WEIGHTS : ROOM / (ACTS + WEIGHTS);
+    static constexpr int STAGES = FIT < FMK_WGMMA_MOST_STAGES ? FIT : FMK_WGMMA_MOST_STAGES;
+    static constexpr int ACT_STAGES = DEEP ? KEPT : STAGES;
+    static constexpr int AT_WEIGHTS = ACT_STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
+                         AT_SUMS = OVER_RING ? 0 : AT_OUT, AT_FULL = AT_OUT + LEAVING,
+                         AT_EMPTY = AT_FULL + 8 * STAGES, AT_SENT = AT_EMPTY + 8 * STAGES,
+                         AT_TAKEN = AT_SENT + 8;
+    static_assert(AT_TAKEN + 8 <= FMK_WGMMA_SHARED, "no more than there is");
     static_assert(SUMS_TOKENS >= 8 && T % SUMS_TOKENS == 0, "sums are put down eight tokens at a time");
     static_assert(STAGES >= 3 && STAGES >= STRIDE, "one is multiplied, one released, one fetched");
-    static_assert(AT_SUMS + FMK_WGMMA_SUMS(WARPS, SOURCES, R, T) <= (OVER_RING ? AT_OUT : AT_FULL),
-                  "there is room for the sums of all");
+    static_assert(ACT_STAGES >= STAGES, "activations are there as long as weights");
+    static_assert(!OVER_RING || SUMS <= AT_OUT, "sums do not touch barriers");
     static_assert(ACTS / 2 % 1024 == 0, "boxes begin where swizzles do");
     static_assert(WEIGHTS % 16 == 0 && AT_OUT % 16 == 0 && AT_FULL % 8 == 0, "all is aligned");
 };

@@ -7,22 +7,21 @@
  * everything else that a tile takes. */
 static const struct {
     int32_t rows, tokens, warpgroups;
-    bool glu;        /* can have gate and up */
-    uint32_t shared; /* bytes */
+    bool glu; /* can have gate and up */
     double unit, tile;
     bool deep; /* warpgroups share K */
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_64X16] = {64, 16, 2, false, FMK_WGMMA_SHARED_DEEP(2, 1, 16), 300, 1214, true},
-    [FMK_WGMMA_64X16_4] = {64, 16, 4, false, FMK_WGMMA_SHARED_DEEP(4, 1, 16), 300, 1214, true},
-    [FMK_WGMMA_128X16] = {128, 16, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 467, 1214},
-    [FMK_WGMMA_256X16] = {256, 16, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 819, 2422},
-    [FMK_WGMMA_512X16] = {512, 16, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1540, 4424},
-    [FMK_WGMMA_128X32] = {128, 32, 2, false, FMK_WGMMA_SHARED(2, 1, 32), 562, 1945},
-    [FMK_WGMMA_256X32] = {256, 32, 2, true, FMK_WGMMA_SHARED(2, 2, 32), 966, 3425},
-    [FMK_WGMMA_128X64] = {128, 64, 2, false, FMK_WGMMA_SHARED(2, 1, 64), 737, 3407},
-    [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1324, 8861},
-    [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1118, 6510},
-    [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2317, 7981},
+    [FMK_WGMMA_64X16] = {64, 16, 2, false, 300, 1214, true},
+    [FMK_WGMMA_64X16_4] = {64, 16, 4, false, 300, 1214, true},
+    [FMK_WGMMA_128X16] = {128, 16, 2, false, 467, 1214},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, 819, 2422},
+    [FMK_WGMMA_512X16] = {512, 16, 4, true, 1540, 4424},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, 562, 1945},
+    [FMK_WGMMA_256X32] = {256, 32, 2, true, 966, 3425},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, 737, 3407},
+    [FMK_WGMMA_256X64] = {256, 64, 2, true, 1324, 8861},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, 1118, 6510},
+    [FMK_WGMMA_256X128] = {256, 128, 2, true, 2317, 7981},
 };
 
 enum {
@@ -142,7 +141,7 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
                                  .z = 1,
                                  .threads =
                                      (uint32_t)(128 * variants[variant].warpgroups + FMK_WGMMA_FETCHING),
-                                 .shared = variants[variant].shared,
+                                 .shared = FMK_WGMMA_SHARED,
                                  .cluster = (uint32_t)cut->cluster};
     bool early = order->early;
     order->early = true;
