@@ -365,7 +365,9 @@ __device__ __forceinline__ void store_tiles(const struct fmk_wgmma_args &args, c
             mbarrier_wait(ring.base + P::AT_SENT, parity);
             finish_pieces<X, P>(target, in, stages + P::AT_SUMS, warp, MOST_STORING);
             __syncwarp();
-            if (threadIdx.x % 32 < in.size)
+            if (in.size == 1 && threadIdx.x % 32 == 0)
+                mbarrier_arrive(ring.base + P::AT_TAKEN);
+            else if (threadIdx.x % 32 < in.size)
                 mbarrier_arrive_at(threadIdx.x % 32, ring.base + P::AT_TAKEN);
             parity ^= 1;
             continue;
@@ -436,9 +438,7 @@ __device__ __forceinline__ void multiply_tiles(const struct fmk_wgmma_args &args
                 meet_cluster();
             else if (number != work.first)
                 mbarrier_wait(ring.base + P::AT_TAKEN, parity ^ 1);
-            if (threadIdx.x == 0)
-                expect_pieces<P>(in, tile, ring.base);
-            send_pieces<P>(in, tile, ring.base, total);
+            send_pieces<P>(in, tile, stages, ring.base, total);
             if (P::OVER_RING || last) {
                 mbarrier_wait(ring.base + P::AT_SENT, parity);
                 finish_pieces<X, P>(target, in, stages + P::AT_SUMS, threadIdx.x / 32, 4 * P::WG);
@@ -467,7 +467,7 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
     if (fetching == ACTS_WARP && threadIdx.x % 32 == 0)
         prefetch_map(&args.in);
     if (threadIdx.x == 0) {
-        mbarrier_init(base + P::AT_SENT, 1);
+        mbarrier_init(base + P::AT_SENT, senders<P>(cluster_size()));
         mbarrier_init(base + P::AT_TAKEN, MOST_STORING * cluster_size());
     }
     init_ring<P>(ring);
@@ -478,7 +478,7 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
         __syncthreads();
         if (work.split)
             cluster_arrive();
-        take_registers<P::WG == 2 ? 216 : 104>();
+        take_registers<P::TAKEN_REGISTERS>();
         wait_for_dependency();
         if (work.split)
             cluster_wait(); /* the others' barriers are there */
@@ -493,7 +493,7 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
         weights.template fetch<true>(fresh, ring, stage);
     if (work.split)
         cluster_arrive();
-    give_registers<P::WG == 2 ? 80 : 96>();
+    give_registers<P::LEFT_REGISTERS>();
     if (fetching != WEIGHTS_WARP || !early)
         wait_for_dependency();
     if (fetching == ACTS_WARP) {

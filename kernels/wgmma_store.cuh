@@ -237,36 +237,43 @@ template <class P> __device__ __forceinline__ uint32_t pieces_of(const Tile &til
     return (uint32_t)(tile.count + 7) / 8 * P::WARPS;
 }
 
-/* One thread: as many bytes will come. */
-template <class P>
-__device__ __forceinline__ void expect_pieces(const Rank &in, const Tile &tile, uint32_t base) {
-    mbarrier_arrive_expecting(base + P::AT_SENT,
-                              in.own_of(pieces_of<P>(tile)) * in.size * P::SOURCES * P::PIECE);
+/* What a phase of `sent` waits for: one thread, which says how many bytes will come; or within a block, which
+ * cannot send, every thread. */
+template <class P> __device__ __forceinline__ uint32_t senders(uint32_t size) {
+    return P::DEEP && size == 1 ? 128 * P::WG : 1;
 }
 
 template <class P>
-__device__ __forceinline__ void send_pieces(const Rank &in, const Tile &tile, uint32_t base,
+__device__ __forceinline__ void send_pieces(const Rank &in, const Tile &tile, uint8_t *stages, uint32_t base,
                                             const float (&total)[P::R][P::T / 2]) {
     const uint32_t warp = threadIdx.x / 32 % P::WARPS, group = threadIdx.x / 128;
     const uint32_t sources = in.size * P::SOURCES, source = in.rank * P::SOURCES + (P::DEEP ? group : 0);
     const uint32_t whole = in.over_size(P::WARPS), rest = P::WARPS - whole * in.size;
+    const bool alone = P::DEEP && in.size == 1;
     uint32_t own = in.over_size(warp), owner = warp - own * in.size;
+    if (!alone && threadIdx.x == 0)
+        mbarrier_arrive_expecting(base + P::AT_SENT, in.own_of(pieces_of<P>(tile)) * sources * P::PIECE);
 #pragma unroll
     for (int j = 0; j < P::T / 8; j++) {
         if (8 * j >= tile.count)
             break;
-        const uint32_t to = base + P::AT_SUMS + (own * sources + source) * P::PIECE + threadIdx.x % 32 * 16;
+        const uint32_t to = P::AT_SUMS + (own * sources + source) * P::PIECE + threadIdx.x % 32 * 16;
 #pragma unroll
-        for (int r = 0; r < P::R; r++)
-            store_4_floats_to(
-                owner, to + r * 512,
-                make_float4(total[r][4 * j], total[r][4 * j + 1], total[r][4 * j + 2], total[r][4 * j + 3]),
-                base + P::AT_SENT);
+        for (int r = 0; r < P::R; r++) {
+            const float4 sum =
+                make_float4(total[r][4 * j], total[r][4 * j + 1], total[r][4 * j + 2], total[r][4 * j + 3]);
+            if (alone)
+                *(float4 *)(stages + to + r * 512) = sum;
+            else
+                store_4_floats_to(owner, base + to + r * 512, sum, base + P::AT_SENT);
+        }
         own += whole;
         owner += rest;
         if (owner >= in.size)
             owner -= in.size, own++;
     }
+    if (alone)
+        mbarrier_arrive(base + P::AT_SENT);
 }
 
 /* Rows row and row + 8 by tokens token and token + 1, as a lane has them. */

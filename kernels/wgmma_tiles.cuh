@@ -20,6 +20,11 @@ template <int WG_, int R_, int T_, int SUMMED_STEPS_, int SCALED_STEPS_, bool DE
     static constexpr int PANELS = DEEP ? R : WG * R, ROWS = 64 * PANELS;
     static constexpr int STRIDE = DEEP ? WG : 1; /* stages from one of a warpgroup's to its next */
     static constexpr int RELEASES = DEEP ? 128 : 128 * WG;
+    /* Of a thread: a block begins with 168 or 96, and what some take others have given. */
+    static constexpr int LEFT_REGISTERS = WG == 4 ? 64 : R * T < 128 ? 88 : 56;
+    static constexpr int TAKEN_REGISTERS = WG == 4 ? 104 : R * T < 128 ? 208 : 224;
+    static_assert(WG * (TAKEN_REGISTERS - (WG == 4 ? 96 : 168)) == (WG == 4 ? 96 : 168) - LEFT_REGISTERS,
+                  "nobody waits for registers that do not come");
     static constexpr int PITCH = 128 * R + 16; /* bytes, of a token's outputs on their way */
     static constexpr int OUT = WG * T * PITCH;
     static constexpr int SUMS_PITCH = 64 * R + 4; /* floats, of sums that are to be finished */
