@@ -77,14 +77,14 @@ __device__ __forceinline__ void copy_bulk(uint32_t shared, const void *from, uin
         : "memory");
 }
 
-/* Starts a copy of a box of what `map` describes, a CUtensorMap of three dimensions in parameter or global
- * memory: from `column`, `row` and `matrix` on, laid out and swizzled as the map says; zeros where nothing
- * is. Its bytes count on the barrier. */
+/* Starts a copy of a box of what `map` describes, a CUtensorMap of four dimensions in parameter or global
+ * memory: from `column`, `row`, `chunk` and `matrix` on, laid out and swizzled as the map says; zeros where
+ * nothing is. Its bytes count on the barrier. */
 __device__ __forceinline__ void copy_box(uint32_t shared, const void *map, int32_t column, int32_t row,
-                                         int32_t matrix, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared),
-                 "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier)
+                                         int32_t chunk, int32_t matrix, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
+                 "l"(map), "r"(column), "r"(row), "r"(chunk), "r"(matrix), "r"(barrier)
                  : "memory");
 }
 
@@ -152,6 +152,14 @@ __device__ __forceinline__ uint32_t cluster_size() {
     uint32_t size;
     asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
     return size;
+}
+
+/* True in one lane, always the same, of a warp whose lanes all ask. */
+__device__ __forceinline__ bool elect_one() {
+    uint32_t chosen;
+    asm volatile("{\n\t.reg .pred p;\n\telect.sync _|p, 0xffffffff;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+                 : "=r"(chosen));
+    return chosen != 0;
 }
 
 /* Clusters lie along x. */

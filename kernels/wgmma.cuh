@@ -362,8 +362,9 @@ __device__ __forceinline__ void store_tiles(const struct fmk_wgmma_args &args, c
             if (last)
                 break;
             const Rank in = {cluster_rank(), cluster_size(), args.start.per_block};
+            const Outlet outlet = find_outlet<X>(target);
             mbarrier_wait(ring.base + P::AT_SENT, parity);
-            finish_pieces<X, P>(target, in, stages + P::AT_SUMS, warp, MOST_STORING);
+            finish_pieces<X, P>(target, outlet, in, stages + P::AT_SUMS, warp, MOST_STORING);
             __syncwarp();
             if (in.size == 1 && threadIdx.x % 32 == 0)
                 mbarrier_arrive(ring.base + P::AT_TAKEN);
@@ -434,14 +435,17 @@ __device__ __forceinline__ void multiply_tiles(const struct fmk_wgmma_args &args
             stage = own;
         if (work.split) {
             const Rank in = {cluster_rank(), cluster_size(), args.start.per_block};
+            if (number == work.first && in.size > 1)
+                cluster_wait(); /* the others' barriers are there */
             if (P::OVER_RING)
                 meet_cluster();
             else if (number != work.first)
                 mbarrier_wait(ring.base + P::AT_TAKEN, parity ^ 1);
             send_pieces<P>(in, tile, stages, ring.base, total);
             if (P::OVER_RING || last) {
+                const Outlet outlet = find_outlet<X>(target);
                 mbarrier_wait(ring.base + P::AT_SENT, parity);
-                finish_pieces<X, P>(target, in, stages + P::AT_SUMS, threadIdx.x / 32, 4 * P::WG);
+                finish_pieces<X, P>(target, outlet, in, stages + P::AT_SUMS, threadIdx.x / 32, 4 * P::WG);
             }
             parity ^= 1;
             if (P::OVER_RING && !last)
@@ -461,61 +465,71 @@ __device__ __forceinline__ void multiply_tiles(const struct fmk_wgmma_args &args
 template <class X, class P> __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) {
     uint8_t *stages = dynamic_shared();
     const uint32_t base = shared_address(stages);
-    const int32_t fetching = (int32_t)(threadIdx.x / 32) - 4 * P::WG; /* warp, or negative */
+    /* From one lane, so that the compiler knows that a warp's lanes agree on it. */
+    const int32_t warp = __shfl_sync(0xffffffff, (int32_t)threadIdx.x / 32, 0);
+    const int32_t fetching = warp - 4 * P::WG;
     const Ring ring = {base, base + P::AT_FULL, base + P::AT_EMPTY};
-    allow_dependents();
-    if (fetching == ACTS_WARP && threadIdx.x % 32 == 0)
+    Stage stage = {0, 0, 0};
+    if (fetching == WEIGHTS_WARP) {
+        const Work work = find_work(args.start, P::DEEP);
+        const int32_t units = work.share.end - work.share.begin;
+        WeightsFeed<P> weights;
+        const bool early = weights.find_first(args.start, work.first, work.share.begin);
+        init_early<P>(ring);
+        if (early)
+            weights.template fetch<true>(min(units, P::EARLY), ring, stage);
+        __syncthreads();
+        if (cluster_size() > 1)
+            cluster_arrive();
+        allow_dependents();
+        give_registers<P::LEFT_REGISTERS>();
+        if (early && units > P::EARLY)
+            weights.template fetch<true>(min(units, P::STAGES) - P::EARLY, ring, stage);
+        else if (!early)
+            wait_for_dependency();
+        if (cluster_size() > 1)
+            cluster_wait();
+        fetch_tiles<P>(args, work, find_walk<P>(args), ring, weights, early ? min(units, P::STAGES) : 0,
+                       stage);
+        return;
+    }
+    if (fetching == ACTS_WARP && elect_one())
         prefetch_map(&args.in);
-    if (threadIdx.x == 0) {
+    if (warp == 0 && elect_one()) {
         mbarrier_init(base + P::AT_SENT, senders<P>(cluster_size()));
         mbarrier_init(base + P::AT_TAKEN, MOST_STORING * cluster_size());
     }
-    init_ring<P>(ring);
+    init_ring<P>(ring, warp, 4 * P::WG);
     const Work work = find_work(args.start, P::DEEP);
-    const int32_t fresh = min(work.share.end - work.share.begin, P::STAGES);
-    Stage stage = {0, 0, 0};
+    __syncthreads();
+    if (cluster_size() > 1)
+        cluster_arrive();
     if (fetching < 0) {
-        __syncthreads();
-        if (work.split)
-            cluster_arrive();
         take_registers<P::TAKEN_REGISTERS>();
         wait_for_dependency();
-        if (work.split)
-            cluster_wait(); /* the others' barriers are there */
         multiply_tiles<X, P>(args, work, stages, ring);
         return;
     }
-    WeightsFeed<P> weights;
-    const bool early =
-        fetching == WEIGHTS_WARP && weights.find_first(args.start, work.first, work.share.begin);
-    __syncthreads();
-    if (early)
-        weights.template fetch<true>(fresh, ring, stage);
-    if (work.split)
-        cluster_arrive();
     give_registers<P::LEFT_REGISTERS>();
-    if (fetching != WEIGHTS_WARP || !early)
-        wait_for_dependency();
+    wait_for_dependency();
     if (fetching == ACTS_WARP) {
         const struct fmk_wgmma_walk walk = find_walk<P>(args);
+        const int32_t units = work.share.end - work.share.begin;
         ActsFeed<P> acts;
-        acts.kept = keeps_acts<P>(walk, work.share.end - work.share.begin);
-        const int32_t fetched = work.first < walk.tiles ? fresh : 0;
+        acts.kept = keeps_acts<P>(walk, units);
+        const int32_t fetched = work.first < walk.tiles ? min(units, P::STAGES) : 0;
         if (fetched) {
             acts.find(args, find_tile<P>(args, walk, work.first), work.share.begin, true);
             acts.template fetch<true>(fetched, ring, stage);
         }
-        if (work.split)
+        if (cluster_size() > 1)
             cluster_wait();
         fetch_tiles<P>(args, work, walk, ring, acts, fetched, stage);
         return;
     }
-    if (work.split)
+    if (cluster_size() > 1)
         cluster_wait();
-    if (fetching == WEIGHTS_WARP)
-        fetch_tiles<P>(args, work, find_walk<P>(args), ring, weights, early ? fresh : 0, stage);
-    else
-        store_tiles<X, P>(args, work, stages, ring);
+    store_tiles<X, P>(args, work, stages, ring);
 }
 
 #endif

@@ -7,8 +7,8 @@
 
 enum {
     FMK_WGMMA_K = FMK_INT4_UNIT_K, /* of a stage of the ring */
-    FMK_WGMMA_BOX = 64,            /* k of a box of activations: 128 bytes, as many as a swizzle spans */
-    FMK_WGMMA_BOX_TOKENS = 32,     /* of it, where a tile has more */
+    FMK_WGMMA_BOX = 64, /* k of a box of activations, or half a box: 128 bytes, as many as a swizzle spans */
+    FMK_WGMMA_BOX_TOKENS = 32,           /* of it, where a tile has more */
     FMK_WGMMA_UNIT = FMK_T64_UNIT(1, 1), /* room for the largest unit of weights */
     FMK_WGMMA_MOST_STAGES = 16,
     FMK_WGMMA_SHARED = 227 << 10, /* bytes, all that a block of compute capability 9.0 may have */
@@ -56,12 +56,13 @@ struct fmk_wgmma_start {
     struct fmk_wgmma_walk walk;
     int32_t units, share; /* of K; what a block of a cluster takes of them */
     float per_block;      /* of blocks of a cluster 1 */
+    int32_t pairs;        /* whether a box of activations is 128 k: a matrix of [k / 64] of [rows][64] */
 } __attribute__((aligned(64)));
 
 /* linear.in, in_rows, tiles, planes and blockIdx.z are not looked at. */
 struct fmk_wgmma_args {
     struct fmk_wgmma_start start;
-    struct fmk_tensor_map in; /* [experts][m - first_row][k] */
+    struct fmk_tensor_map in; /* [experts][1 or k / 64][m - first_row][k or 64] */
     struct fmk_linear_kernel_args linear;
     const float
         *range[FMK_LAUNCH_PARTS]; /* struct fmk_range of each part, or NULL: scales go in as they are */

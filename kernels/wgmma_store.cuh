@@ -277,13 +277,10 @@ __device__ __forceinline__ void send_pieces(const Rank &in, const Tile &tile, ui
 }
 
 /* Rows row and row + 8 by tokens token and token + 1, as a lane has them. */
-template <class X>
 __device__ __forceinline__ void finish_piece(const Target &to, int32_t row, int token, const float4 &sum) {
     const struct fmk_linear_kernel_args &args = to.args;
-    const struct fmk_epilogue_args &e = args.epilogue;
     const struct fmk_linear_part &part = args.part[to.tile.part];
     const float *bias = to.bias(part);
-    const bool plain = e.out_type == X::TYPE && !e.addend && !e.weights;
     const float s[2][2] = {{sum.x, sum.y}, {sum.z, sum.w}};
 #pragma unroll
     for (int c = 0; c < 2; c++) {
@@ -293,13 +290,9 @@ __device__ __forceinline__ void finish_piece(const Target &to, int32_t row, int 
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int32_t at = row + 8 * half;
-            if (at >= part.n)
-                break;
-            const float t = s[half][c] + (bias ? bias[at] : 0.0f);
-            if (plain)
-                ((uint16_t *)to.out())[out_row * e.out_stride + part.column + at] = (uint16_t)X::pack(t, t);
-            else
-                finish(e, to.out(), out_row, part.column + at, t);
+            if (at < part.n)
+                finish(args.epilogue, to.out(), out_row, part.column + at,
+                       s[half][c] + (bias ? bias[at] : 0.0f));
         }
     }
 }
@@ -326,10 +319,54 @@ __device__ __forceinline__ void finish_piece_glu(const Target &to, int32_t row, 
     }
 }
 
+/* Where pieces go that are stored as they are, and all of it that can be known before they come. */
+struct Outlet {
+    uint16_t *out;     /* of the lane's first row and token; NULL: elsewhere, or more is to be done */
+    const float *bias; /* of its first row, or NULL */
+    int64_t stride;
+    int32_t rows, tokens; /* that are there, from its first on */
+};
+
+template <class X> __device__ __forceinline__ Outlet find_outlet(const Target &target) {
+    const struct fmk_linear_kernel_args &args = target.args;
+    const struct fmk_epilogue_args &e = args.epilogue;
+    const struct fmk_linear_part &part = args.part[target.tile.part];
+    const int32_t lane = threadIdx.x % 32, row = target.tile.row + lane / 4, token = lane % 4 * 2;
+    Outlet outlet = {NULL, NULL, e.out_stride, part.n - row, target.tile.count - token};
+    if (e.out_type == X::TYPE && !args.glu && !e.addend && !e.weights && !args.out_rows)
+        outlet.out = (uint16_t *)target.out() +
+                     ((int64_t)args.first_row + target.tile.token + token) * outlet.stride + part.column +
+                     row;
+    if (part.bias)
+        outlet.bias = target.bias(part) + row;
+    return outlet;
+}
+
+/* A piece whose rows begin at `row` of the tile and whose tokens at `token`. Numbers are not put together
+ * first: with a movmatrix in it the compiler takes the loop around for one in which lanes part. */
+template <class X>
+__device__ __forceinline__ void store_piece(const Outlet &outlet, int32_t row, int token, float4 sum) {
+    const bool first = row < outlet.rows, second = row + 8 < outlet.rows;
+    if (outlet.bias) {
+        const float low = first ? outlet.bias[row] : 0.0f, high = second ? outlet.bias[row + 8] : 0.0f;
+        sum.x += low, sum.y += low, sum.z += high, sum.w += high;
+    }
+    const uint32_t low = X::pack(sum.x, sum.y), high = X::pack(sum.z, sum.w);
+    uint16_t *to = outlet.out + token * outlet.stride + row, *next = to + outlet.stride;
+    if (first && token < outlet.tokens)
+        to[0] = (uint16_t)low;
+    if (second && token < outlet.tokens)
+        to[8] = (uint16_t)high;
+    if (first && token + 1 < outlet.tokens)
+        next[0] = (uint16_t)(low >> 16);
+    if (second && token + 1 < outlet.tokens)
+        next[8] = (uint16_t)(high >> 16);
+}
+
 /* The block's own pieces, from `first` on every `step`-th, which is this warp's. All have come. */
 template <class X, class P>
-__device__ __forceinline__ void finish_pieces(const Target &target, const Rank &in, const uint8_t *sums,
-                                              uint32_t first, uint32_t step) {
+__device__ __forceinline__ void finish_pieces(const Target &target, const Outlet &outlet, const Rank &in,
+                                              const uint8_t *sums, uint32_t first, uint32_t step) {
     const uint32_t lane = threadIdx.x % 32, own = in.own_of(pieces_of<P>(target.tile));
     const uint32_t sources = in.size * P::SOURCES;
     for (uint32_t i = first; i < own; i += step) {
@@ -346,16 +383,23 @@ __device__ __forceinline__ void finish_pieces(const Target &target, const Rank &
                 const float4 more = load_4_floats((const float *)(at + from * P::PIECE + r * 512));
                 sum[r].x += more.x, sum[r].y += more.y, sum[r].z += more.z, sum[r].w += more.w;
             }
-        const int token = (int)(piece / P::WARPS * 8 + lane % 4 * 2);
-        const int32_t row = target.tile.row + (int32_t)(16 * (warp % 4) + lane / 4);
-        const int32_t group = (int32_t)warp / 4;
+        const int token = (int)(piece / P::WARPS * 8);
+        const int32_t row = (int32_t)(16 * (warp % 4)), group = (int32_t)warp / 4;
+        if (outlet.out) {
+#pragma unroll
+            for (int r = 0; r < P::R; r++)
+                store_piece<X>(outlet, row + 64 * (P::R * group + r), token, sum[r]);
+            continue;
+        }
+        const int own_token = token + (int)(lane % 4 * 2);
+        const int32_t own_row = target.tile.row + row + (int32_t)(lane / 4);
         if (P::R == 2 && target.args.glu) {
-            finish_piece_glu(target, row + 64 * group, token, sum[0], sum[P::R - 1]);
+            finish_piece_glu(target, own_row + 64 * group, own_token, sum[0], sum[P::R - 1]);
             continue;
         }
 #pragma unroll
         for (int r = 0; r < P::R; r++)
-            finish_piece<X>(target, row + 64 * (P::R * group + r), token, sum[r]);
+            finish_piece(target, own_row + 64 * (P::R * group + r), own_token, sum[r]);
     }
 }
 

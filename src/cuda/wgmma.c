@@ -79,22 +79,26 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
 
 /* ---- a launch ---- */
 
-/* Activations as [experts][rows][k], in boxes of one expert's tokens. Its own strides are what the driver
- * takes: see is_aligned in plan.c. */
+/* Activations as [experts][k / 64][rows][64], where a box is a stage of few tokens, or [experts][1][rows][k].
+ * Their own strides are what the driver takes: see is_aligned in plan.c. */
 static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
                                        int32_t tokens) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
+    bool pairs = args->start.pairs;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
     cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
-    const cuuint64_t strides[] = {stride, expert};
-    const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
-    const cuuint32_t every[] = {1, 1, 1};
+    cuuint64_t k = (cuuint64_t)linear->k;
+    const cuuint64_t strides[] = {stride, pairs ? 2 * FMK_WGMMA_BOX : expert, expert};
+    const cuuint64_t sizes[] = {pairs ? FMK_WGMMA_BOX : k, rows, pairs ? k / FMK_WGMMA_BOX : 1,
+                                (cuuint64_t)args->experts};
+    const cuuint32_t every[] = {1, 1, 1, 1};
     const cuuint32_t box[] = {FMK_WGMMA_BOX,
-                              (cuuint32_t)(tokens < FMK_WGMMA_BOX_TOKENS ? tokens : FMK_WGMMA_BOX_TOKENS), 1};
+                              (cuuint32_t)(tokens < FMK_WGMMA_BOX_TOKENS ? tokens : FMK_WGMMA_BOX_TOKENS),
+                              pairs ? 2 : 1, 1};
     char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
     CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
         (CUtensorMap *)&args->in,
-        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4,
         first, sizes, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return fmk_cuda_check(ctx, result, "describing the activations");
@@ -116,6 +120,7 @@ static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cu
         .row_tiles = (part->n + rows - 1) / rows,
         .units = (linear->k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K,
         .per_block = 1.0f / (float)cut->cluster,
+        .pairs = tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0,
     };
     start->share = (start->units + cut->cluster - 1) / cut->cluster;
     for (int32_t i = 0; i < (linear->glu ? 1 : linear->num_parts); i++)
@@ -132,10 +137,10 @@ static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cu
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
+    describe_walk(args, cut);
     fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
     if (status)
         return status;
-    describe_walk(args, cut);
     struct fmk_cuda_grid grid = {.x = cut->blocks,
                                  .y = 1,
                                  .z = 1,
