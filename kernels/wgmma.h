@@ -45,6 +45,13 @@ struct fmk_wgmma_walk {
     float per_row;
 };
 
+/* struct fmk_wgmma_start's flags. */
+enum {
+    FMK_WGMMA_EARLY = 1, /* which tiles there are is certain, and the first part's weights begin at `data` */
+    FMK_WGMMA_AHEAD = 2, /* the kernel before may still run: weights are fetched before activations can be */
+    FMK_WGMMA_PAIRS = 4, /* a box of activations is 128 k: the matrix is [k / 64] of [rows][64] */
+};
+
 /* What is wanted before the first copy, in a line of constants. */
 struct fmk_wgmma_start {
     const uint8_t *data; /* of the first part's first expert */
@@ -52,11 +59,10 @@ struct fmk_wgmma_start {
     int32_t bytes;       /* of its units */
     int32_t last;        /* block of 64 of its rows */
     int32_t row_tiles;   /* of it */
-    int32_t early_tiles; /* as many, if it is certain that they are wanted; else 0 */
     struct fmk_wgmma_walk walk;
     int32_t units, share; /* of K; what a block of a cluster takes of them */
     float per_block;      /* of blocks of a cluster 1 */
-    int32_t pairs;        /* whether a box of activations is 128 k: a matrix of [k / 64] of [rows][64] */
+    int32_t flags;
 } __attribute__((aligned(64)));
 
 /* linear.in, in_rows, tiles, planes and blockIdx.z are not looked at. */

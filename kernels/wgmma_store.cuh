@@ -6,8 +6,15 @@
 #include "epilogue.cuh"
 #include "wgmma_tiles.cuh"
 
-/* Named barriers: of all multiplying warpgroups; of each; of each with the warp that stores its tiles. */
-enum { BARRIER_MULTIPLY = 1, BARRIER_GROUP = 2, BARRIER_HANDED = 6, BARRIER_STORED = 10 /* 4 each */ };
+/* Named barriers: of all multiplying warpgroups; of each; of each with the warp that stores its tiles; of the
+ * two warps that fetch. */
+enum {
+    BARRIER_MULTIPLY = 1,
+    BARRIER_GROUP = 2,
+    BARRIER_HANDED = 6,
+    BARRIER_STORED = 10 /* 4 each */,
+    BARRIER_ACTS = 14
+};
 enum { WITH_STORING = 128 + 32 /* threads */ };
 
 /* A warp's sums of tokens 8 j .. 8 j + 7 to [token][row]. */

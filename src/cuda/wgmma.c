@@ -84,7 +84,7 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
 static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
                                        int32_t tokens) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
-    bool pairs = args->start.pairs;
+    bool pairs = args->start.flags & FMK_WGMMA_PAIRS;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
     cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
     cuuint64_t k = (cuuint64_t)linear->k;
@@ -105,7 +105,7 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
 }
 
 /* What kernels would have to divide for. */
-static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cut *cut) {
+static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cut *cut, bool early) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
     const struct fmk_linear_part *part = linear->part;
     int32_t rows = variants[cut->variant].rows / (linear->glu ? 2 : 1),
@@ -120,7 +120,7 @@ static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cu
         .row_tiles = (part->n + rows - 1) / rows,
         .units = (linear->k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K,
         .per_block = 1.0f / (float)cut->cluster,
-        .pairs = tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0,
+        .flags = early ? FMK_WGMMA_AHEAD : 0,
     };
     start->share = (start->units + cut->cluster - 1) / cut->cluster;
     for (int32_t i = 0; i < (linear->glu ? 1 : linear->num_parts); i++)
@@ -131,13 +131,16 @@ static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cu
     if (args->experts == 1 && walk->token_tiles <= FMK_WGMMA_TOGETHER && walk->tiles < 1 << 20)
         walk->per_row = 1.0f / (float)walk->token_tiles;
     if (walk->per_row != 0 && !linear->glu && !linear->m_dev)
-        start->early_tiles = start->row_tiles;
+        start->flags |= FMK_WGMMA_EARLY;
+    if (tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0)
+        start->flags |= FMK_WGMMA_PAIRS;
 }
 
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
-    describe_walk(args, cut);
+    bool early = order->early;
+    describe_walk(args, cut, early);
     fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
     if (status)
         return status;
@@ -148,7 +151,6 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
                                      (uint32_t)(128 * variants[variant].warpgroups + FMK_WGMMA_FETCHING),
                                  .shared = FMK_WGMMA_SHARED,
                                  .cluster = (uint32_t)cut->cluster};
-    bool early = order->early;
     order->early = true;
     return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA,
                            variant + (args->linear.in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0), grid, args,
