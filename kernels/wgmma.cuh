@@ -138,41 +138,28 @@ template <class X, class P> struct Summed {
         }
     }
 
-    /* The first half of what a lane wants of a unit. */
-    static __device__ __forceinline__ void load(const uint8_t *stages, const Place &place, const Ring &ring,
-                                                const Stage &stage, uint4 (&codes)[P::R],
-                                                uint32_t (&scales)[P::R], typename X::Zeros (&zeros)[P::R]) {
-        mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
-#pragma unroll
-        for (int r = 0; r < P::R; r++) {
-            const uint32_t at = stage.slot * P::WEIGHTS + r * FMK_WGMMA_UNIT;
-            codes[r] = load_codes(stages, place, at);
-            const Group group = load_group(stages, place, at, 0);
-            zeros[r] = X::zeros(group.zeros);
-            scales[r] = group.scales;
-        }
-    }
-
     static __device__ __forceinline__ void multiply(const uint8_t *stages, const Part<P::R> &part,
                                                     int32_t units, const Ring &ring, Stage &stage,
                                                     float (&total)[P::R][P::T / 2]) {
-        constexpr int BATCHES = 8 / STEPS;
         const Place place = place_of<P>(part.at_zeros);
-        uint32_t fragment[2][STEPS][P::R][4], scales[P::R] = {}, next[P::R] = {};
+        uint32_t fragment[2][STEPS][P::R][4], scales[P::R] = {}, next[P::R];
         typename X::Zeros zeros[P::R];
         uint4 codes[P::R];
         float sum[P::R][P::T / 2];
         int32_t before = -1;
         clear<P>(sum);
-        if (units > 0) {
-            load(stages, place, ring, stage, codes, next, zeros);
-            unpack(codes, zeros, 0, fragment[0]);
-        }
-        /* A unit's first fragments are made in the turn before, while the tensor cores work: within a turn
-         * the assembler would wait for these first. */
         for (int32_t i = 0; i < units; i++) {
             const uint32_t at = stage.slot * P::WEIGHTS;
             const uint64_t acts = wgmma_descriptor(acts_at<P>(ring, stage));
+            mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
+#pragma unroll
+            for (int r = 0; r < P::R; r++) {
+                codes[r] = load_codes(stages, place, at + r * FMK_WGMMA_UNIT);
+                const Group group = load_group(stages, place, at + r * FMK_WGMMA_UNIT, 0);
+                zeros[r] = X::zeros(group.zeros);
+                next[r] = group.scales;
+            }
+            unpack(codes, zeros, 0, fragment[0]);
             wgmma_wait<0>();
             add(part.dtype, scales, sum, total);
             if (before >= 0)
@@ -182,25 +169,19 @@ template <class X, class P> struct Summed {
             for (int r = 0; r < P::R; r++)
                 scales[r] = next[r];
 #pragma unroll
-            for (int batch = 0; batch < BATCHES; batch++) {
-                multiply_steps<X, P, STEPS>(sum, fragment[batch % 2], acts, batch * STEPS, batch > 0);
-                if (batch + 1 < BATCHES) {
-                    if ((batch + 1) * STEPS == 4) {
+            for (int step = 0; step < 8; step += STEPS) {
+                if (step)
+                    wgmma_wait<0>();
+                multiply_steps<X, P, STEPS>(sum, fragment[step / STEPS % 2], acts, step, step > 0);
+                if (step + STEPS == 4) {
 #pragma unroll
-                        for (int r = 0; r < P::R; r++)
-                            codes[r] = load_codes(stages, place, at + r * FMK_WGMMA_UNIT + FMK_T16_TILE);
-                    }
-                    if (batch > 0)
-                        wgmma_wait<1>();
-                    unpack(codes, zeros, (batch + 1) * STEPS, fragment[(batch + 1) % 2]);
+                    for (int r = 0; r < P::R; r++)
+                        codes[r] = load_codes(stages, place, at + r * FMK_WGMMA_UNIT + FMK_T16_TILE);
                 }
+                if (step + STEPS < 8)
+                    unpack(codes, zeros, step + STEPS, fragment[(step / STEPS + 1) % 2]);
             }
-            wgmma_wait<1>();
             next_stage<P, P::STRIDE>(stage);
-            if (i + 1 < units) {
-                load(stages, place, ring, stage, codes, next, zeros);
-                unpack(codes, zeros, 0, fragment[0]);
-            }
         }
         wgmma_wait<0>();
         add(part.dtype, scales, sum, total);
@@ -521,6 +502,9 @@ __device__ __forceinline__ void run_acts(const struct fmk_wgmma_args &args, cons
         prefetch_map(&args.in);
     const bool early = acts.find_first(args, work.first, work.share);
     __syncthreads();
+    if (cluster_size() > 1)
+        cluster_arrive();
+    give_registers<P::LEFT_REGISTERS>(); /* others wait for them */
     wait_for_dependency();
     if (early) {
         acts.template fetch<true>(min(units, P::EARLY), ring, stage);
@@ -528,9 +512,6 @@ __device__ __forceinline__ void run_acts(const struct fmk_wgmma_args &args, cons
         if (fresh > P::EARLY)
             acts.template fetch<true>(fresh - P::EARLY, ring, stage);
     }
-    if (cluster_size() > 1)
-        cluster_arrive();
-    give_registers<P::LEFT_REGISTERS>();
     const struct fmk_wgmma_walk walk = find_walk<P>(args);
     acts.kept = keeps_acts<P>(walk, units);
     if (cluster_size() > 1)

@@ -19,11 +19,11 @@ enum {
 
 /* The kernels of each type of activations, by the rows and tokens of a tile. */
 enum {
-    FMK_WGMMA_64X16,   /* its warpgroups share K */
-    FMK_WGMMA_64X16_4, /* four of them */
+    FMK_WGMMA_64X16,
     FMK_WGMMA_128X16,
     FMK_WGMMA_256X16,
     FMK_WGMMA_512X16,
+    FMK_WGMMA_64X32,
     FMK_WGMMA_128X32,
     FMK_WGMMA_256X32,
     FMK_WGMMA_128X64,

@@ -7,26 +7,27 @@
  * everything else that a tile takes. */
 static const struct {
     int32_t rows, tokens, warpgroups;
-    bool glu; /* can have gate and up */
-    double unit, tile;
     bool deep; /* warpgroups share K */
+    bool glu;  /* can have gate and up */
+    double unit, tile;
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_64X16] = {64, 16, 2, false, 300, 1214, true},
-    [FMK_WGMMA_64X16_4] = {64, 16, 4, false, 300, 1214, true},
-    [FMK_WGMMA_128X16] = {128, 16, 2, false, 467, 1214},
-    [FMK_WGMMA_256X16] = {256, 16, 4, false, 819, 2422},
-    [FMK_WGMMA_512X16] = {512, 16, 4, true, 1540, 4424},
-    [FMK_WGMMA_128X32] = {128, 32, 2, false, 562, 1945},
-    [FMK_WGMMA_256X32] = {256, 32, 2, true, 966, 3425},
-    [FMK_WGMMA_128X64] = {128, 64, 2, false, 737, 3407},
-    [FMK_WGMMA_256X64] = {256, 64, 2, true, 1324, 8861},
-    [FMK_WGMMA_128X128] = {128, 128, 2, false, 1118, 6510},
-    [FMK_WGMMA_256X128] = {256, 128, 2, true, 2317, 7981},
+    [FMK_WGMMA_64X16] = {64, 16, 2, true, false, 274, 1187},
+    [FMK_WGMMA_128X16] = {128, 16, 2, true, true, 461, 1386},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, false, 960, 1665},
+    [FMK_WGMMA_512X16] = {512, 16, 4, false, true, 1659, 5637},
+    [FMK_WGMMA_64X32] = {64, 32, 2, true, false, 311, 1537},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, false, 551, 1520},
+    [FMK_WGMMA_256X32] = {256, 32, 2, false, true, 1005, 2915},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, false, 686, 3199},
+    [FMK_WGMMA_256X64] = {256, 64, 2, false, true, 1431, 6008},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, false, 1020, 7495},
+    [FMK_WGMMA_256X128] = {256, 128, 2, false, true, 2065, 10860},
 };
 
 enum {
-    LAUNCH_CLOCKS = 3780,
-    CLUSTER_CLOCKS = 3243 /* of adding up a tile that a cluster shares */
+    LAUNCH_CLOCKS = 5234,
+    CLUSTER_CLOCKS = 1003, /* of adding up sums of a cluster, at the end */
+    OVER_RING = 128 /* tokens of a tile whose sums lie over the ring: a cluster should have one such tile */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
@@ -44,14 +45,16 @@ static uint32_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t varian
     return row_tiles * (uint32_t)problem->experts * (((uint32_t)problem->m + tokens - 1) / tokens);
 }
 
-/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. */
+/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. Where warpgroups
+ * share K, all take as many units. */
 static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units, uint32_t size,
                                 uint32_t at_once) {
-    bool split = size > 1;
-    uint32_t turns = (tiles + at_once - 1) / at_once, share = split ? (units + size - 1) / size : units;
-    double tile = share * variants[variant].unit + variants[variant].tile + (split ? CLUSTER_CLOCKS : 0);
-    return (struct fmk_wgmma_cut){variant, (int32_t)size, fmk_min(tiles, at_once) * size,
-                                  LAUNCH_CLOCKS + turns * tile};
+    uint32_t turns = (tiles + at_once - 1) / at_once, share = (units + size - 1) / size;
+    if (variants[variant].deep)
+        share = (uint32_t)fmk_round_up(share, variants[variant].warpgroups);
+    double tile = share * variants[variant].unit + variants[variant].tile;
+    return (struct fmk_wgmma_cut){variant, (int32_t)size, (uint32_t)fmk_min(tiles, at_once) * size,
+                                  LAUNCH_CLOCKS + turns * tile + (size > 1 ? CLUSTER_CLOCKS : 0)};
 }
 
 /* A few divisions for each candidate, for it is asked at every call. */
@@ -67,8 +70,8 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
             continue;
         uint32_t tiles = tiles_of(problem, v);
         for (int i = 0; i < CLUSTERS; i++) {
-            if (i && tiles > at_once[i] && !variants[v].deep)
-                break; /* K is shared only where tiles are few */
+            if (i && tiles > at_once[i] && variants[v].tokens >= OVER_RING)
+                break;
             struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
             if (candidate.clocks < best.clocks)
                 best = candidate;

@@ -214,8 +214,8 @@ static void check_cut(const struct subject *s, struct bench *b, int32_t variant,
 }
 
 static bool serves_glu(int32_t variant) {
-    return variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 || variant == FMK_WGMMA_256X64 ||
-           variant == FMK_WGMMA_256X128;
+    return variant == FMK_WGMMA_128X16 || variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 ||
+           variant == FMK_WGMMA_256X64 || variant == FMK_WGMMA_256X128;
 }
 
 static void test_all(fmk_dtype type, const char *name) {
