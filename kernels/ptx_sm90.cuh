@@ -6,11 +6,6 @@
 
 /* ---- shared memory ---- */
 
-/* An address as instructions of the shared window take it. */
-__device__ __forceinline__ uint32_t shared_address(const void *at) {
-    return (uint32_t)__cvta_generic_to_shared(at);
-}
-
 /* ---- mbarriers: a phase ends when so many threads have arrived and the bytes that they expected have ----
  */
 

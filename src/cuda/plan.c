@@ -344,9 +344,10 @@ uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projecti
     const int64_t counts[] = {1,
                               FMK_GEMM_M_DENSE + 1,
                               FMK_WGMMA_LEAST_M,
+                              FMK_MANY_LEAST_M_ROWS,
                               FMK_MANY_LEAST_M,
                               FMK_GEMM_M_DECODE + 1,
-                              FMK_MANY_MOST_M_SM90 + 1,
+                              FMK_MANY_MOST_M_FAST + 1,
                               FMK_MANY_MOST_M + 1,
                               FMK_WGMMA_MOST_M + 1};
     /* Where each expert has its own rows, some kernels' choice goes by these. */

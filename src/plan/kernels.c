@@ -134,7 +134,8 @@ static const char *not_wgmma(const struct fmk_query *query) {
 }
 
 static const char *not_many(const struct fmk_query *query) {
-    const int32_t most = query->features & FMK_CUDA_SM90 ? FMK_MANY_MOST_M_SM90 : FMK_MANY_MOST_M;
+    const int32_t least = query->part->n < FMK_MANY_ROWS ? FMK_MANY_LEAST_M : FMK_MANY_LEAST_M_ROWS;
+    const int32_t most = query->features & FMK_CUDA_FAST_GEMM ? FMK_MANY_MOST_M_FAST : FMK_MANY_MOST_M;
     if (query->flags & FMK_LINEAR_EXACT)
         return "the call asks for EXACT";
     if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
@@ -143,7 +144,7 @@ static const char *not_many(const struct fmk_query *query) {
         return "it multiplies activations of f16 or bf16";
     if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
         return "it multiplies one expert's rows and the call routes them to many";
-    if (query->depth < FMK_MANY_LEAST_M)
+    if (query->depth < least)
         return "it is slower for so few rows";
     if (query->depth > most && query->features & FMK_CUDA_CUBLAS && !not_for_gemm(query))
         return "cuBLAS is faster for so many rows";

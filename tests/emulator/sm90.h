@@ -5,9 +5,6 @@
 #include "async.h"
 #include "races.h"
 
-inline uint32_t shared_address(const void *at) {
-    return emulator::shared_address(at);
-}
 
 /* ---- mbarriers ---- */
 
