@@ -418,7 +418,7 @@ static uint64_t gemm_workspace(const struct fmk_projection *w, const struct fmk_
         k = fmk_max(k, part->k_packed + 8);
         forms += part->k_index != NULL;
         floats |= part->layout->family == FMK_FAMILY_DENSE && part->dtype != call->args.in_type;
-        mixed |= part->layout->id == FMK_LAYOUT_INT4_T64;
+        mixed |= part->layout->family == FMK_FAMILY_INT4;
     }
     /* Beside the activations as they are: f32, and planes of bf16, three of f32 and two of f16. */
     int64_t number = size + (mixed ? (size == 4 ? 6 : 4) : floats && size < 4 ? 4 : 0);
