@@ -96,9 +96,6 @@ inline void arrive_named(uint32_t barrier, uint32_t threads) {
 }
 template <int COUNT> inline void give_registers() {}
 template <int COUNT> inline void take_registers() {}
-inline void cluster_sync() {
-    emulator::cluster_barrier();
-}
 inline void cluster_arrive() {
     emulator::cluster_arrive();
 }
