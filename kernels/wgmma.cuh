@@ -471,7 +471,7 @@ __device__ __forceinline__ void run_weights(const struct fmk_wgmma_args &args, c
     const int32_t units = work.share.end - work.share.begin, fresh = min(units, P::STAGES);
     Stage stage = {0, 0, 0};
     WeightsFeed<P> weights;
-    const bool early = weights.find_first(args.start, work.first, work.share.begin);
+    const bool early = weights.find_first(args, work.first, work.share.begin);
     init_early<P>(ring);
     if (early)
         weights.template fetch<true>(min(units, P::EARLY), ring, stage);
@@ -486,7 +486,8 @@ __device__ __forceinline__ void run_weights(const struct fmk_wgmma_args &args, c
         weights.template fetch<true>(fresh - P::EARLY, ring, stage);
     if (meets && ahead)
         barrier_named(BARRIER_ACTS, 64);
-    wait_for_dependency();
+    if (args.linear.m_dev)
+        wait_for_dependency();
     if (cluster_size() > 1)
         cluster_wait();
     fetch_tiles<P>(args, work, find_walk<P>(args), ring, weights, early ? fresh : 0, stage);
