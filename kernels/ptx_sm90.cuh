@@ -6,11 +6,6 @@
 
 /* ---- shared memory ---- */
 
-/* An address as instructions of the shared window take it. */
-__device__ __forceinline__ uint32_t shared_address(const void *at) {
-    return (uint32_t)__cvta_generic_to_shared(at);
-}
-
 /* ---- mbarriers: a phase ends when so many threads have arrived and the bytes that they expected have ----
  */
 
@@ -20,6 +15,16 @@ __device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t count) 
 
 __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* At that of another block of the cluster, which has the same address there. What this thread has read it no
+ * longer needs; what it has written, the others need not see: that would be a fence of the whole device. */
+__device__ __forceinline__ void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
+    asm volatile("{\n\t.reg .b32 there;\n\t"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+                 "mbarrier.arrive.release.cta.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
+                 "r"(rank)
+                 : "memory");
 }
 
 __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
@@ -62,14 +67,14 @@ __device__ __forceinline__ void copy_bulk(uint32_t shared, const void *from, uin
         : "memory");
 }
 
-/* Starts a copy of a box of what `map` describes, a CUtensorMap of three dimensions in parameter or global
- * memory: from `column`, `row` and `matrix` on, laid out and swizzled as the map says; zeros where nothing
- * is. Its bytes count on the barrier. */
+/* Starts a copy of a box of what `map` describes, a CUtensorMap of four dimensions in parameter or global
+ * memory: from `column`, `row`, `chunk` and `matrix` on, laid out and swizzled as the map says; zeros where
+ * nothing is. Its bytes count on the barrier. */
 __device__ __forceinline__ void copy_box(uint32_t shared, const void *map, int32_t column, int32_t row,
-                                         int32_t matrix, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared),
-                 "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier)
+                                         int32_t chunk, int32_t matrix, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
+                 "l"(map), "r"(column), "r"(row), "r"(chunk), "r"(matrix), "r"(barrier)
                  : "memory");
 }
 
@@ -98,13 +103,7 @@ template <int COUNT> __device__ __forceinline__ void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-/* All threads of the cluster meet; what they wrote to shared memory before, all see after. */
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
-/* The same in two: what was written before, others need not see after. */
+/* All threads of the cluster meet, in two steps. What was written before, others need not see after. */
 __device__ __forceinline__ void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
@@ -139,16 +138,25 @@ __device__ __forceinline__ uint32_t cluster_size() {
     return size;
 }
 
-/* Four floats of another block of the cluster, at what is `shared` in this one. */
-__device__ __forceinline__ float4 load_4_floats_of(uint32_t rank, uint32_t shared) {
-    uint32_t there;
-    float4 v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(there)
-                 : "memory");
-    return v;
+/* True in one lane, always the same, of a warp whose lanes all ask. */
+__device__ __forceinline__ bool elect_one() {
+    uint32_t chosen;
+    asm volatile("{\n\t.reg .pred p;\n\telect.sync _|p, 0xffffffff;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+                 : "=r"(chosen));
+    return chosen != 0;
+}
+
+/* Clusters lie along x. */
+__device__ __forceinline__ uint32_t cluster_id() {
+    uint32_t id;
+    asm volatile("mov.u32 %0, %%clusterid.x;" : "=r"(id));
+    return id;
+}
+
+__device__ __forceinline__ uint32_t clusters() {
+    uint32_t count;
+    asm volatile("mov.u32 %0, %%nclusterid.x;" : "=r"(count));
+    return count;
 }
 
 /* Four 8 x 8 matrices of numbers of 16 bits: lane 8 i + n names the 16 bytes of row n of matrix i. Of matrix

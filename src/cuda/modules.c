@@ -31,8 +31,12 @@ static const char *const int4_mma[] = {
     "int4_any_bf16_32x16", "int4_any_bf16_32x32",
 };
 static const char *const int4_many[] = {
-    "many_f16_128x128",     "many_f16_64x64",     "many_bf16_128x128",     "many_bf16_64x64",
-    "many_any_f16_128x128", "many_any_f16_64x64", "many_any_bf16_128x128", "many_any_bf16_64x64",
+    "many_f16_128x16",      "many_f16_64x32",       "many_f16_128x32",      "many_f16_64x64",
+    "many_f16_128x64",      "many_f16_128x128",     "many_bf16_128x16",     "many_bf16_64x32",
+    "many_bf16_128x32",     "many_bf16_64x64",      "many_bf16_128x64",     "many_bf16_128x128",
+    "many_any_f16_128x16",  "many_any_f16_64x32",   "many_any_f16_128x32",  "many_any_f16_64x64",
+    "many_any_f16_128x64",  "many_any_f16_128x128", "many_any_bf16_128x16", "many_any_bf16_64x32",
+    "many_any_bf16_128x32", "many_any_bf16_64x64",  "many_any_bf16_128x64", "many_any_bf16_128x128",
 };
 static const char *const int4_few[] = {
     "few_f16_1",      "few_f16_8",       "few_f16_16",    "few_bf16_1",    "few_bf16_8",     "few_bf16_16",
@@ -50,10 +54,11 @@ static const char *const int4_once[] = {
     "once_any_bf16_1",    "once_any_bf16_8",    "once_any_bf16_order",
 };
 static const char *const int4_wgmma[] = {
-    "int4_f16_128x16",  "int4_f16_256x16",   "int4_f16_512x16",   "int4_f16_128x32",  "int4_f16_256x32",
-    "int4_f16_128x64",  "int4_f16_256x64",   "int4_f16_128x128",  "int4_f16_256x128", "int4_bf16_128x16",
-    "int4_bf16_256x16", "int4_bf16_512x16",  "int4_bf16_128x32",  "int4_bf16_256x32", "int4_bf16_128x64",
-    "int4_bf16_256x64", "int4_bf16_128x128", "int4_bf16_256x128",
+    "int4_f16_64x16",    "int4_f16_128x16",   "int4_f16_256x16",  "int4_f16_512x16",  "int4_f16_64x32",
+    "int4_f16_128x32",   "int4_f16_256x32",   "int4_f16_128x64",  "int4_f16_256x64",  "int4_f16_128x128",
+    "int4_f16_256x128",  "int4_bf16_64x16",   "int4_bf16_128x16", "int4_bf16_256x16", "int4_bf16_512x16",
+    "int4_bf16_64x32",   "int4_bf16_128x32",  "int4_bf16_256x32", "int4_bf16_128x64", "int4_bf16_256x64",
+    "int4_bf16_128x128", "int4_bf16_256x128",
 };
 static const char *const q4k_mma[] = {
     "q4k_f16_16x1",   "q4k_f16_32x1",   "q4k_f16_16x8",  "q4k_f16_32x8",  "q4k_f16_32x16",

@@ -7,24 +7,27 @@
  * everything else that a tile takes. */
 static const struct {
     int32_t rows, tokens, warpgroups;
-    bool glu;        /* can have gate and up */
-    uint32_t shared; /* bytes */
+    bool deep; /* warpgroups share K */
+    bool glu;  /* can have gate and up */
     double unit, tile;
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_128X16] = {128, 16, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 467, 1214},
-    [FMK_WGMMA_256X16] = {256, 16, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 819, 2422},
-    [FMK_WGMMA_512X16] = {512, 16, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1540, 4424},
-    [FMK_WGMMA_128X32] = {128, 32, 2, false, FMK_WGMMA_SHARED(2, 1, 32), 562, 1945},
-    [FMK_WGMMA_256X32] = {256, 32, 2, true, FMK_WGMMA_SHARED(2, 2, 32), 966, 3425},
-    [FMK_WGMMA_128X64] = {128, 64, 2, false, FMK_WGMMA_SHARED(2, 1, 64), 737, 3407},
-    [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1324, 8861},
-    [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1118, 6510},
-    [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2317, 7981},
+    [FMK_WGMMA_64X16] = {64, 16, 2, true, false, 267, 1068},
+    [FMK_WGMMA_128X16] = {128, 16, 2, true, true, 486, 1206},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, false, 930, 1583},
+    [FMK_WGMMA_512X16] = {512, 16, 4, false, true, 1653, 6125},
+    [FMK_WGMMA_64X32] = {64, 32, 2, true, false, 306, 1199},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, false, 552, 1129},
+    [FMK_WGMMA_256X32] = {256, 32, 2, false, true, 1004, 2708},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, false, 743, 2143},
+    [FMK_WGMMA_256X64] = {256, 64, 2, false, true, 1506, 4881},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, false, 1139, 5668},
+    [FMK_WGMMA_256X128] = {256, 128, 2, false, true, 2162, 12908},
 };
 
 enum {
-    LAUNCH_CLOCKS = 3780,
-    CLUSTER_CLOCKS = 3243 /* of adding up a tile that a cluster shares */
+    LAUNCH_CLOCKS = 4562,
+    CLUSTER_CLOCKS = 941, /* of adding up sums of a cluster, at the end */
+    OVER_RING = 128 /* tokens of a tile whose sums lie over the ring: a cluster should have one such tile */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
@@ -42,14 +45,16 @@ static uint32_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t varian
     return row_tiles * (uint32_t)problem->experts * (((uint32_t)problem->m + tokens - 1) / tokens);
 }
 
-/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. */
+/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. Where warpgroups
+ * share K, all take as many units. */
 static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units, uint32_t size,
                                 uint32_t at_once) {
-    bool split = size > 1;
-    uint32_t turns = (tiles + at_once - 1) / at_once, share = split ? (units + size - 1) / size : units;
-    double tile = share * variants[variant].unit + variants[variant].tile + (split ? CLUSTER_CLOCKS : 0);
-    return (struct fmk_wgmma_cut){variant, (int32_t)size, fmk_min(tiles, at_once) * size,
-                                  LAUNCH_CLOCKS + turns * tile};
+    uint32_t turns = (tiles + at_once - 1) / at_once, share = (units + size - 1) / size;
+    if (variants[variant].deep)
+        share = (uint32_t)fmk_round_up(share, variants[variant].warpgroups);
+    double tile = share * variants[variant].unit + variants[variant].tile;
+    return (struct fmk_wgmma_cut){variant, (int32_t)size, (uint32_t)fmk_min(tiles, at_once) * size,
+                                  LAUNCH_CLOCKS + turns * tile + (size > 1 ? CLUSTER_CLOCKS : 0)};
 }
 
 /* A few divisions for each candidate, for it is asked at every call. */
@@ -65,8 +70,8 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
             continue;
         uint32_t tiles = tiles_of(problem, v);
         for (int i = 0; i < CLUSTERS; i++) {
-            if (i && tiles > at_once[i])
-                break; /* K is shared only where tiles are few */
+            if (i && tiles > at_once[i] && variants[v].tokens >= OVER_RING)
+                break;
             struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
             if (candidate.clocks < best.clocks)
                 best = candidate;
@@ -77,30 +82,70 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
 
 /* ---- a launch ---- */
 
-/* Activations as [experts][rows][k], in boxes of one expert's tokens. Its own strides are what the driver
- * takes: see is_aligned in plan.c. */
+/* Activations as [experts][k / 64][rows][64], where a box is a stage of few tokens, or [experts][1][rows][k].
+ * Their own strides are what the driver takes: see is_aligned in plan.c. */
 static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
                                        int32_t tokens) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
+    bool pairs = args->start.flags & FMK_WGMMA_PAIRS;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
     cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
-    const cuuint64_t strides[] = {stride, expert};
-    const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
-    const cuuint32_t every[] = {1, 1, 1};
+    cuuint64_t k = (cuuint64_t)linear->k;
+    const cuuint64_t strides[] = {stride, pairs ? 2 * FMK_WGMMA_BOX : expert, expert};
+    const cuuint64_t sizes[] = {pairs ? FMK_WGMMA_BOX : k, rows, pairs ? k / FMK_WGMMA_BOX : 1,
+                                (cuuint64_t)args->experts};
+    const cuuint32_t every[] = {1, 1, 1, 1};
     const cuuint32_t box[] = {FMK_WGMMA_BOX,
-                              (cuuint32_t)(tokens < FMK_WGMMA_BOX_TOKENS ? tokens : FMK_WGMMA_BOX_TOKENS), 1};
+                              (cuuint32_t)(tokens < FMK_WGMMA_BOX_TOKENS ? tokens : FMK_WGMMA_BOX_TOKENS),
+                              pairs ? 2 : 1, 1};
     char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
     CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
         (CUtensorMap *)&args->in,
-        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4,
         first, sizes, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return fmk_cuda_check(ctx, result, "describing the activations");
 }
 
+/* What kernels would have to divide for. */
+static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cut *cut, bool early) {
+    const struct fmk_linear_kernel_args *linear = &args->linear;
+    const struct fmk_linear_part *part = linear->part;
+    int32_t rows = variants[cut->variant].rows / (linear->glu ? 2 : 1),
+            tokens = variants[cut->variant].tokens;
+    struct fmk_wgmma_start *start = &args->start;
+    struct fmk_wgmma_walk *walk = &start->walk;
+    *start = (struct fmk_wgmma_start){
+        .data = (const uint8_t *)part->data + (uint64_t)linear->expert * part->expert_stride,
+        .stride = part->stride,
+        .bytes = FMK_T64_UNIT(part->chunks, part->has_zeros),
+        .last = (part->n - 1) / FMK_T64_ROWS,
+        .row_tiles = (part->n + rows - 1) / rows,
+        .units = (linear->k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K,
+        .per_block = 1.0f / (float)cut->cluster,
+        .flags = early ? FMK_WGMMA_AHEAD : 0,
+    };
+    start->share = (start->units + cut->cluster - 1) / cut->cluster;
+    for (int32_t i = 0; i < (linear->glu ? 1 : linear->num_parts); i++)
+        walk->row_tiles += (linear->part[i].n + rows - 1) / rows;
+    walk->tokens = linear->m - linear->first_row;
+    walk->token_tiles = (walk->tokens + tokens - 1) / tokens;
+    walk->tiles = walk->row_tiles * walk->token_tiles * args->experts;
+    if (args->experts == 1 && walk->token_tiles <= FMK_WGMMA_TOGETHER && walk->tiles < 1 << 20)
+        walk->per_row = 1.0f / (float)walk->token_tiles;
+    if (walk->per_row != 0 && !linear->m_dev)
+        start->flags |= FMK_WGMMA_EARLY;
+    if (linear->glu)
+        start->flags |= FMK_WGMMA_GLU;
+    if (tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0)
+        start->flags |= FMK_WGMMA_PAIRS;
+}
+
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
+    bool early = order->early;
+    describe_walk(args, cut, early);
     fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
     if (status)
         return status;
@@ -109,9 +154,8 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
                                  .z = 1,
                                  .threads =
                                      (uint32_t)(128 * variants[variant].warpgroups + FMK_WGMMA_FETCHING),
-                                 .shared = variants[variant].shared,
+                                 .shared = FMK_WGMMA_SHARED,
                                  .cluster = (uint32_t)cut->cluster};
-    bool early = order->early;
     order->early = true;
     return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA,
                            variant + (args->linear.in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0), grid, args,

@@ -15,7 +15,7 @@ struct fmk_wgmma_problem {
 
 /* How it is cut. */
 struct fmk_wgmma_cut {
-    int32_t variant; /* FMK_WGMMA_128X16 .. */
+    int32_t variant; /* FMK_WGMMA_64X16 .. */
     int32_t cluster; /* blocks that share K */
     uint32_t blocks;
     double clocks; /* that it takes, as far as the model goes */

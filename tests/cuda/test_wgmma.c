@@ -24,6 +24,10 @@ static const struct problem problems[] = {
      .part = {{.n = 712, .k = 1160, .group_size = 128, .zeros = REF_ZEROS_RANDOM, .bias = FMK_F16}},
      .num_parts = 1,
      .m = 135},
+    {.name = "one tile of tokens",
+     .part = {{.n = 456, .k = 1216, .group_size = 64}, {.n = 72, .k = 1216, .group_size = 128}},
+     .num_parts = 2,
+     .m = 13},
     {.name = "two parts, groups of 32 and 64",
      .part = {{.n = 96, .k = 640, .group_size = 32, .zeros = REF_ZEROS_RANDOM},
               {.n = 280, .k = 640, .group_size = 64, .dtype = FMK_BF16}},
@@ -214,8 +218,8 @@ static void check_cut(const struct subject *s, struct bench *b, int32_t variant,
 }
 
 static bool serves_glu(int32_t variant) {
-    return variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 || variant == FMK_WGMMA_256X64 ||
-           variant == FMK_WGMMA_256X128;
+    return variant == FMK_WGMMA_128X16 || variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 ||
+           variant == FMK_WGMMA_256X64 || variant == FMK_WGMMA_256X128;
 }
 
 static void test_all(fmk_dtype type, const char *name) {
