@@ -121,9 +121,7 @@ template <int STRIP, Kind KIND> struct Feed {
     __device__ __forceinline__ void fetch_tile(int tile, Bits<STRIP> &bits) const {
 #pragma unroll
         for (int r = 0; r < STRIP; r++)
-            bits.codes[r][tile] =
-                STRIP < PANELS ? load_stream_in_turn(codes + FMK_INT4_UNIT_CODES * r + FMK_T16_TILE * tile)
-                               : load_stream(codes + FMK_INT4_UNIT_CODES * r + FMK_T16_TILE * tile);
+            bits.codes[r][tile] = load_stream(codes + FMK_INT4_UNIT_CODES * r + FMK_T16_TILE * tile);
     }
     /* USUAL */
     __device__ __forceinline__ void fetch_scales(int lane, Bits<STRIP> &bits) const {
@@ -247,10 +245,6 @@ __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part
     constexpr int COLUMNS = TOKENS == 1 ? 1 : 2;
     const int shift = KIND == ANY ? part.chunks >> 1 : 2;
     float acc[STRIP][1][4], sum[1][4], block = 0.0f;
-    Acts all[UNIT_K / 32];
-#pragma unroll
-    for (int b = 0; b < UNIT_K / 32; b++)
-        load_matrices(acts + row + 64 * b, all[b].b);
     if (TOKENS == 1)
         block = sum_of_block<X>(acts, lane);
     if (TOKENS == 1 && KIND != ANY) {
@@ -260,7 +254,8 @@ __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part
 #pragma unroll
     for (int b = 0; b < UNIT_K / 32; b++) {
         const bool first = KIND == ANY || b == 0;
-        const Acts &x = all[b];
+        Acts x;
+        load_matrices(acts + row + 64 * b, x.b);
         if (TOKENS > 1)
             sum_acts<X>(sum[0], x, first);
 #pragma unroll
@@ -274,11 +269,8 @@ __device__ __forceinline__ void multiply_unit(const struct fmk_linear_part &part
                 else
                     mma_add<X>(acc[r][0], a, x, step);
             }
-        if (EARLY<STRIP> && b % 2) {
-            __syncwarp(); /* what is fetched now is not to be in front of the loads of activations */
-            if (more)
-                feed.fetch_tile(b / 2, bits);
-        }
+        if (EARLY<STRIP> && b % 2 && more)
+            feed.fetch_tile(b / 2, bits);
         if constexpr (KIND == ANY) {
             if (TOKENS == 1)
                 sum[0][0] = __shfl_sync(0xffffffff, block, lane / 4 * 4 + b);
@@ -451,7 +443,7 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
         (uint32_t)(args.out_type + args.n)); /* they come from memory, and are wanted at the end */
     if (threadIdx.x == 0) {
         mbarrier_init(barrier, 1);
-        mbarrier_init(barrier + 8, WARPS);
+        mbarrier_init(barrier + 8, THREADS);
         fence_mbarrier_init();
         mbarrier_arrive_expecting(barrier, share.halved < 0 ? 0 : WARPS * Warp::FLOATS * 2);
     }
@@ -526,8 +518,7 @@ __device__ __forceinline__ void linear_once(const struct fmk_once_args &args) {
                     joined ? 2 * WARPS : WARPS, share.strip + (joined ? share.halved : last_kept),
                     joined ? 4 : 8, joined ? 4 * rank : 0, first, tokens);
             if (strip >= 0) {
-                __syncwarp();
-                if (lane == 0)
+                if (strip != share.last)
                     mbarrier_arrive(barrier + 8);
                 kept++;
                 last_kept = strip;

@@ -16,7 +16,7 @@ enum {
     PANEL_UNIT = 1024,
     BUSY_PERCENT = 78, /* so many of the multiprocessors read as fast as memory can */
     EVEN = 768,        /* how much of the time memory is what one waits for; else the block with most to do */
-    NARROW_UNIT = 20,  /* of each panel of a narrow strip, one token; */
+    NARROW_UNIT = 60,  /* of each panel of a narrow strip, one token; */
     NARROW_UNIT_8 = 100, /* eight */
     CLUSTER = 17 << 10,  /* blocks of a cluster start together, and their sums meet */
     TOKEN_UNIT = 120     /* a token's activations of a unit, fetched by one block */
