@@ -1,5 +1,5 @@
-/* Grouped INT4 for many tokens, on compute capability 9.0: wgmma.cuh over int4.t64. */
-#include "wgmma.cuh"
+/* Grouped INT4 for many tokens, on compute capability 9.0: wgmma.cuh and wgmma_wide.cuh over int4.t64. */
+#include "wgmma_wide.cuh"
 
 extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_128x16(
     const __grid_constant__ struct fmk_wgmma_args args) {
@@ -37,6 +37,30 @@ extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_256x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<F16, Plan<2, 2, 128, 0, 2>>(args);
 }
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<128>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_144(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<144>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_160(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<160>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_192(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<192>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_224(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<224>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_256(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<256>>(args);
+}
 extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_128x16(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<Bf16, Plan<2, 1, 16, 4, 4>>(args);
@@ -72,4 +96,28 @@ extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_128x128(
 extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_256x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<Bf16, Plan<2, 2, 128, 0, 2>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<128>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_144(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<144>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_160(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<160>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_192(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<192>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_224(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<224>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_256(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<256>>(args);
 }

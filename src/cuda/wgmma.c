@@ -20,11 +20,18 @@ static const struct {
     [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1324, 8861},
     [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1118, 6510},
     [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2317, 7981},
+    [FMK_WGMMA_WIDE_128] = {256, 128, 2, true, FMK_WIDE_SHARED(128), 1130, 2500},
+    [FMK_WGMMA_WIDE_144] = {256, 144, 2, true, FMK_WIDE_SHARED(144), 1250, 2700},
+    [FMK_WGMMA_WIDE_160] = {256, 160, 2, true, FMK_WIDE_SHARED(160), 1370, 2900},
+    [FMK_WGMMA_WIDE_192] = {256, 192, 2, true, FMK_WIDE_SHARED(192), 1620, 3300},
+    [FMK_WGMMA_WIDE_224] = {256, 224, 2, true, FMK_WIDE_SHARED(224), 1870, 3700},
+    [FMK_WGMMA_WIDE_256] = {256, 256, 2, true, FMK_WIDE_SHARED(256), 2120, 4100},
 };
 
 enum {
     LAUNCH_CLOCKS = 3780,
-    CLUSTER_CLOCKS = 3243 /* of adding up a tile that a cluster shares */
+    CLUSTER_CLOCKS = 3243, /* of adding up a tile that a cluster shares */
+    DEAL_CLOCKS = 20       /* for each token of a tile, of passing on the sums of tiles that are cut */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
@@ -48,8 +55,30 @@ static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units,
     bool split = size > 1;
     uint32_t turns = (tiles + at_once - 1) / at_once, share = split ? (units + size - 1) / size : units;
     double tile = share * variants[variant].unit + variants[variant].tile + (split ? CLUSTER_CLOCKS : 0);
-    return (struct fmk_wgmma_cut){variant, (int32_t)size, fmk_min(tiles, at_once) * size,
-                                  LAUNCH_CLOCKS + turns * tile};
+    return (struct fmk_wgmma_cut){.variant = variant,
+                                  .cluster = (int32_t)size,
+                                  .blocks = fmk_min(tiles, at_once) * size,
+                                  .clocks = LAUNCH_CLOCKS + turns * tile};
+}
+
+static bool is_wide(int32_t variant) {
+    return variant >= FMK_WGMMA_WIDE_128;
+}
+
+/* Pairs of blocks, each of which takes every so-manieth tile, or as many units of K as every other. */
+static struct fmk_wgmma_cut cut_wide(int32_t variant, uint32_t tiles, uint32_t units, uint32_t pairs,
+                                     bool room) {
+    uint32_t turns = (tiles + pairs - 1) / pairs;
+    double unit = variants[variant].unit, tile = variants[variant].tile;
+    double whole = turns * (units * unit + tile);
+    double dealt =
+        (double)tiles * units / pairs * unit + (turns + 1) * tile + DEAL_CLOCKS * variants[variant].tokens;
+    bool deal = room && dealt < whole;
+    return (struct fmk_wgmma_cut){.variant = variant,
+                                  .cluster = 2,
+                                  .dealt = deal,
+                                  .blocks = 2 * (deal ? pairs : fmk_min(tiles, pairs)),
+                                  .clocks = LAUNCH_CLOCKS + (deal ? dealt : whole)};
 }
 
 /* A few divisions for each candidate, for it is asked at every call. */
@@ -64,6 +93,12 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
         if (problem->glu && !variants[v].glu)
             continue;
         uint32_t tiles = tiles_of(problem, v);
+        if (is_wide(v)) {
+            struct fmk_wgmma_cut candidate = cut_wide(v, tiles, units, at_once[1], problem->room);
+            if (candidate.clocks < best.clocks)
+                best = candidate;
+            continue;
+        }
         for (int i = 0; i < CLUSTERS; i++) {
             if (i && tiles > at_once[i])
                 break; /* K is shared only where tiles are few */
@@ -77,18 +112,33 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
 
 /* ---- a launch ---- */
 
+uint64_t fmk_wgmma_room(int64_t m, int32_t multiprocessors) {
+    if (m <= 128 || multiprocessors > FMK_WIDE_MOST_BLOCKS)
+        return 0;
+    return FMK_WIDE_ROOM((uint64_t)multiprocessors);
+}
+
+/* A number that no launch had before, and that memory is most unlikely to contain. */
+static uint64_t make_nonce(void) {
+    static _Atomic uint64_t launches;
+    return (atomic_fetch_add_explicit(&launches, 1, memory_order_relaxed) + 1) * 0x9e3779b97f4a7c15u;
+}
+
 /* Activations as [experts][rows][k], in boxes of one expert's tokens. Its own strides are what the driver
  * takes: see is_aligned in plan.c. */
 static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
-                                       int32_t tokens) {
+                                       int32_t variant) {
+    int32_t tokens = variants[variant].tokens;
     const struct fmk_linear_kernel_args *linear = &args->linear;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
     cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
     const cuuint64_t strides[] = {stride, expert};
     const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
     const cuuint32_t every[] = {1, 1, 1};
-    const cuuint32_t box[] = {FMK_WGMMA_BOX,
-                              (cuuint32_t)(tokens < FMK_WGMMA_BOX_TOKENS ? tokens : FMK_WGMMA_BOX_TOKENS), 1};
+    int32_t rows_of_box = is_wide(variant)                ? tokens / 2
+                          : tokens < FMK_WGMMA_BOX_TOKENS ? tokens
+                                                          : FMK_WGMMA_BOX_TOKENS;
+    const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)rows_of_box, 1};
     char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
     CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
         (CUtensorMap *)&args->in,
@@ -101,9 +151,12 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
-    fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
+    fmk_status status = describe_activations(order->queue->ctx, args, variant);
     if (status)
         return status;
+    if (!cut->dealt)
+        args->room = NULL;
+    args->nonce = make_nonce();
     struct fmk_cuda_grid grid = {.x = cut->blocks,
                                  .y = 1,
                                  .z = 1,
@@ -128,6 +181,7 @@ fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args 
         .m = linear->m - linear->first_row,
         .experts = args->experts,
         .multiprocessors = fmk_cuda_of(order->queue->ctx)->multiprocessors,
+        .room = args->room != NULL,
     };
     struct fmk_wgmma_cut cut = fmk_wgmma_choose(&problem);
     return fmk_wgmma_launch_cut(order, args, &cut);

@@ -52,6 +52,11 @@ static const struct problem problems[] = {
      .part = {{.n = 136, .k = 256, .group_size = 64, .experts = 3, .zeros = REF_ZEROS_RANDOM}},
      .num_parts = 1,
      .m = 33},
+    {.name = "many tokens",
+     .part = {{.n = 264, .k = 640, .group_size = 128, .bias = FMK_F16},
+              {.n = 120, .k = 640, .group_size = 128, .zeros = REF_ZEROS_RANDOM}},
+     .num_parts = 2,
+     .m = 530},
     {.name = "extreme scales",
      .part = {{.n = 64, .k = 256, .group_size = 128, .zeros = REF_ZEROS_RANDOM, .extremes = true}},
      .num_parts = 1,
@@ -167,24 +172,40 @@ static struct fmk_wgmma_args args_of(const struct subject *s, uint64_t out, fmk_
     return args;
 }
 
-/* Rows that are not asked for stay as they are. */
-static void check_cut(const struct subject *s, struct bench *b, int32_t variant, int32_t cluster) {
+static void launch(const struct subject *s, struct bench *b, const struct fmk_wgmma_cut *cut,
+                   const struct matrix *out, uint64_t there, uint64_t room) {
+    struct fmk_wgmma_args args = args_of(s, there, out->type, out->stride);
+    struct fmk_cuda_order order = {.queue = b->queue};
+    CUcontext before;
+    args.room = (void *)(uintptr_t)room;
+    OK(fmk_cuda_enter(b->ctx, &before));
+    OK(fmk_wgmma_launch_cut(&order, &args, cut));
+    fmk_cuda_leave(b->ctx, before);
+    gpu_wait(test_stream());
+}
+
+/* Rows that are not asked for stay as they are; the second time, numbers are the same. */
+static void check_cut(const struct subject *s, struct bench *b, const struct fmk_wgmma_cut *cut) {
     static const uint8_t poison = 0x5a;
     const struct problem *problem = s->problem;
     fmk_dtype out_type = problem->out_type ? problem->out_type : s->in.type;
     struct matrix out = matrix(out_type, rows_of(s), s->columns, fmk_round_up(s->columns, 8) + 8);
     memset(out.data, poison, out.size);
     uint64_t there = gpu_alloc(out.size);
+    uint64_t room = cut->dealt ? gpu_alloc(FMK_WIDE_ROOM((uint64_t)cut->blocks)) : 0;
     gpu_write(there, out.data, out.size);
-    struct fmk_wgmma_args args = args_of(s, there, out_type, out.stride);
-    struct fmk_wgmma_cut cut = {.variant = variant, .cluster = cluster, .blocks = 2 * (uint32_t)cluster};
-    struct fmk_cuda_order order = {.queue = b->queue};
-    CUcontext before;
-    OK(fmk_cuda_enter(b->ctx, &before));
-    OK(fmk_wgmma_launch_cut(&order, &args, &cut));
-    fmk_cuda_leave(b->ctx, before);
-    gpu_wait(test_stream());
+    launch(s, b, cut, &out, there, room);
     gpu_read(out.data, there, out.size);
+    if (room) {
+        uint8_t *first = malloc(out.size);
+        assert_non_null(first);
+        memcpy(first, out.data, out.size);
+        launch(s, b, cut, &out, there, room);
+        gpu_read(out.data, there, out.size);
+        assert_memory_equal(first, out.data, out.size);
+        free(first);
+        gpu_free(room);
+    }
     gpu_free(there);
     int64_t m = problem->m_dev ? problem->m_dev : problem->m;
     double bound = bound_of(0, s->in.type, out_type, rows_of(s), s->k), error = 0, norm = 0, largest = 0;
@@ -199,23 +220,25 @@ static void check_cut(const struct subject *s, struct bench *b, int32_t variant,
                 continue;
             }
             if (!(fabs(got - want) <= 0.05 * largest))
-                fail_msg("%s, variant %d, clusters of %d, type %d: row %lld column %lld: want %g got %g",
-                         problem->name, variant, cluster, s->in.type, (long long)row, (long long)column, want,
-                         got);
+                fail_msg("%s, variant %d, clusters of %d, %u blocks, type %d: row %lld column %lld: want %g "
+                         "got %g",
+                         problem->name, cut->variant, cut->cluster, cut->blocks, s->in.type, (long long)row,
+                         (long long)column, want, got);
             error += (got - want) * (got - want);
             norm += want * want;
         }
     /* Both factors of a gated output err. */
     if (sqrt(error / norm) > (problem->glu ? 2 : 1) * bound)
-        fail_msg("%s, variant %d, clusters of %d, type %d: relative L2 %g, bound %g", problem->name, variant,
-                 cluster, s->in.type, sqrt(error / norm), bound);
+        fail_msg("%s, variant %d, clusters of %d, %u blocks, type %d: relative L2 %g, bound %g",
+                 problem->name, cut->variant, cut->cluster, cut->blocks, s->in.type, sqrt(error / norm),
+                 bound);
     assert_gaps_untouched(&out);
     free_matrix(&out);
 }
 
 static bool serves_glu(int32_t variant) {
     return variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 || variant == FMK_WGMMA_256X64 ||
-           variant == FMK_WGMMA_256X128;
+           variant >= FMK_WGMMA_256X128;
 }
 
 static void test_all(fmk_dtype type, const char *name) {
@@ -234,12 +257,19 @@ static void test_all(fmk_dtype type, const char *name) {
         struct subject s;
         make_subject(&s, &b, &problems[i], type, &rng);
         for (int32_t variant = 0; variant < FMK_WGMMA_VARIANTS; variant++) {
-            static const int32_t clusters[] = {1, 2, 5};
             if (problems[i].glu && !serves_glu(variant))
                 continue;
-            for (size_t c = 0; c < 3; c++)
+            for (size_t c = 0; c < 3; c++) {
+                /* Wide tiles: whole; cut between neighbours; between more than two. */
+                static const int32_t clusters[] = {1, 2, 5}, pairs[] = {2, 3, 17};
+                bool wide = variant >= FMK_WGMMA_WIDE_128;
+                struct fmk_wgmma_cut cut = {.variant = variant,
+                                            .cluster = wide ? 2 : clusters[c],
+                                            .blocks = 2 * (uint32_t)(wide ? pairs[c] : clusters[c]),
+                                            .dealt = wide && c > 0};
                 if (!quick() || c == (i + (size_t)variant) % 3)
-                    check_cut(&s, &b, variant, clusters[c]);
+                    check_cut(&s, &b, &cut);
+            }
         }
         free_subject(&s, &b);
     }
@@ -268,7 +298,8 @@ static void test_choice(void **state) {
                                             .k = 1 + ref_below(&rng, 1ll << ref_below(&rng, 18)),
                                             .m = 1 + ref_below(&rng, 1ll << ref_below(&rng, 17)),
                                             .experts = 1 + ref_below(&rng, 4),
-                                            .multiprocessors = 1 + (int32_t)ref_below(&rng, 200)};
+                                            .multiprocessors = 1 + (int32_t)ref_below(&rng, 200),
+                                            .room = ref_below(&rng, 2)};
         for (int p = 0; p < FMK_LAUNCH_PARTS; p++)
             parts[p].n = 1 + (int32_t)ref_below(&rng, 1ll << ref_below(&rng, 18));
         struct fmk_wgmma_cut cut = fmk_wgmma_choose(&problem);

@@ -24,6 +24,9 @@ inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     emulator::mbarrier_expect(barrier, bytes);
     emulator::mbarrier_arrive(barrier);
 }
+inline void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
+    emulator::mbarrier_arrive(emulator::address_in(barrier, rank));
+}
 inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     emulator::mbarrier_wait(barrier, parity);
 }
@@ -40,6 +43,11 @@ inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t r
                      uint32_t barrier) {
     const int32_t at[3] = {column, row, matrix};
     emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 3, barrier);
+}
+inline void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column, int32_t row,
+                        int32_t matrix, uint32_t barrier) {
+    const int32_t at[3] = {column, row, matrix};
+    emulator::copy_box(ranks, shared, map, at, 3, barrier);
 }
 inline void prefetch_map(const void *) {}
 
@@ -120,6 +128,16 @@ inline float4 load_4_floats_of(uint32_t rank, uint32_t shared) {
     return emulator::load_aligned<float4>(emulator::shared_pointer(emulator::address_in(shared, rank)));
 }
 
+/* ---- flags in global memory: clusters run one after the other ---- */
+
+inline void publish(uint64_t *flag, uint64_t value) {
+    *flag = value;
+}
+inline void wait_for_flag(const uint64_t *flag, uint64_t value) {
+    if (*flag != value)
+        emulator::fail("a block waits for one that comes after it");
+}
+
 /* ---- arithmetic of two at once ---- */
 
 inline uint32_t and_or(uint32_t value, uint32_t mask, uint32_t bits) {
@@ -193,6 +211,36 @@ inline void wgmma_n128_f16(float *d, const uint32_t a[4], uint64_t b, bool add) 
 }
 inline void wgmma_n128_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
     emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 128, emulator::Number::bf16});
+}
+inline void wgmma_n144_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 144, emulator::Number::f16});
+}
+inline void wgmma_n144_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 144, emulator::Number::bf16});
+}
+inline void wgmma_n160_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 160, emulator::Number::f16});
+}
+inline void wgmma_n160_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 160, emulator::Number::bf16});
+}
+inline void wgmma_n192_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 192, emulator::Number::f16});
+}
+inline void wgmma_n192_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 192, emulator::Number::bf16});
+}
+inline void wgmma_n224_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 224, emulator::Number::f16});
+}
+inline void wgmma_n224_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 224, emulator::Number::bf16});
+}
+inline void wgmma_n256_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 256, emulator::Number::f16});
+}
+inline void wgmma_n256_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 256, emulator::Number::bf16});
 }
 
 #endif

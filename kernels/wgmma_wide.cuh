@@ -1,0 +1,384 @@
+/* out = in . W^T on the tensor cores of compute capability 9.0, for more than 128 tokens: tiles of 256 weight
+ * rows by T tokens, of a pair of blocks.
+ *
+ * A block computes 64 rows of each of two warpgroups by all T tokens; codes are unpacked once for all of
+ * them. Each block of the pair fetches half of the activations for both. Activations and weights have a ring
+ * each: 64 k of activations are as many bytes as 500 k of weights. Otherwise this is wgmma.cuh, for groups of
+ * any size as `Scaled` does it. With an activation one warpgroup has rows of gate, the other the same of up.
+ */
+#ifndef FMK_KERNELS_WGMMA_WIDE_CUH
+#define FMK_KERNELS_WGMMA_WIDE_CUH
+
+#include "ptx_wgmma.cuh"
+#include "wgmma.cuh"
+#include "wgmma_deal.cuh"
+
+/* What lies where in shared memory: activations, weights, outputs on their way, barriers. WG, R, PANELS: of a
+ * block; ROWS: of a pair, whose tiles they are. */
+template <int T_> struct Wide {
+    static constexpr int WG = 2, R = 1, T = T_, PANELS = 2, ROWS = 256, THREADS = 256;
+    static constexpr int ACTS = FMK_WIDE_ACTS(T), WEIGHTS = FMK_WIDE_WEIGHTS;
+    static constexpr int STAGES = FMK_WIDE_STAGES(T), UNITS = FMK_WIDE_UNITS;
+    static constexpr int BOX = T / 2; /* tokens: a block's half of the activations */
+    static constexpr int TOKENS = FMK_WIDE_OUT_TOKENS, PITCH = FMK_WIDE_OUT_PITCH; /* of outputs, bytes */
+    static constexpr int OUT = FMK_WIDE_OUT;
+    static constexpr int SUMS_TOKENS = 16, SUMS_PITCH = 128 + 4; /* floats, of sums that are to be finished */
+    static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + UNITS * WEIGHTS,
+                         AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
+                         AT_UNIT_FULL = AT_EMPTY + 8 * STAGES, AT_UNIT_EMPTY = AT_UNIT_FULL + 8 * UNITS;
+    static_assert(AT_UNIT_EMPTY + 8 * UNITS <= FMK_WIDE_SHARED(T), "as much as the host asks for");
+    static_assert(STAGES >= 3 && UNITS >= 2, "one is multiplied, one released, one fetched");
+    static_assert(BOX * 128 % 1024 == 0, "boxes begin where swizzles do");
+    static_assert(SUMS_TOKENS * SUMS_PITCH * 4 <= OUT && T % SUMS_TOKENS == 0, "sums lie over the outputs");
+    static_assert(AT_OUT % 16 == 0 && AT_FULL % 8 == 0, "bulk copies and barriers are aligned");
+};
+
+/* Addresses of barriers, and of shared memory's beginning. */
+struct WideRing {
+    uint32_t base, full, empty, unit_full, unit_empty;
+};
+
+/* A slot of a ring of COUNT. */
+template <int COUNT> struct Turn {
+    int32_t slot, parity;
+    __device__ __forceinline__ void next() {
+        if (++slot == COUNT) {
+            slot = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+/* A stage of activations is empty when the warps of both blocks have let go of it, for each block fetches
+ * into both; a unit of weights when all threads of the block have. */
+template <class P> __device__ __forceinline__ void init_wide_ring(const WideRing &ring) {
+    if (threadIdx.x % 32)
+        return;
+    for (int32_t i = threadIdx.x / 32; i < P::STAGES + P::UNITS; i += blockDim.x / 32) {
+        const int32_t unit = i - P::STAGES;
+        mbarrier_init(unit < 0 ? ring.full + 8 * i : ring.unit_full + 8 * unit, 1);
+        mbarrier_init(unit < 0 ? ring.empty + 8 * i : ring.unit_empty + 8 * unit,
+                      unit < 0 ? 2 * P::THREADS / 32 : P::THREADS);
+    }
+    fence_mbarrier_init();
+}
+
+/* ---- fetching: one thread each ---- */
+
+/* Past k, and past the last token, boxes are zeros. */
+template <class P>
+__device__ __forceinline__ void fetch_wide_acts(const void *map, const Tile &tile, const Share &share,
+                                                uint32_t rank, const WideRing &ring, Turn<P::STAGES> &stage) {
+    for (int32_t step = 2 * share.begin; step < 2 * share.end; step++) {
+        const uint32_t full = ring.full + 8 * stage.slot;
+        mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
+        mbarrier_arrive_expecting(full, P::ACTS);
+        copy_box_to(3, ring.base + stage.slot * P::ACTS + rank * (P::ACTS / 2), map, FMK_WGMMA_BOX * step,
+                    tile.token + (int32_t)rank * P::BOX, tile.expert, full);
+        stage.next();
+    }
+}
+
+template <class P>
+__device__ __forceinline__ void fetch_wide_weights(const struct fmk_linear_kernel_args &args,
+                                                   const Tile &tile, const Share &share, const WideRing &ring,
+                                                   Turn<P::UNITS> &unit) {
+    const uint8_t *from[P::PANELS];
+    int32_t bytes = 0; /* gate and up have as many */
+#pragma unroll
+    for (int panel = 0; panel < P::PANELS; panel++) {
+        const struct fmk_linear_part &part = args.part[args.glu ? panel : tile.part];
+        const int32_t block = tile.row / FMK_T64_ROWS + (args.glu ? 0 : panel);
+        bytes = unit_bytes(part);
+        from[panel] =
+            (const uint8_t *)part.data + (uint64_t)(args.expert + tile.expert) * part.expert_stride +
+            (uint64_t)min(block, (part.n - 1) / FMK_T64_ROWS) * part.stride + (int64_t)share.begin * bytes;
+    }
+    for (int32_t i = share.begin; i < share.end; i++) {
+        const uint32_t full = ring.unit_full + 8 * unit.slot;
+        mbarrier_wait(ring.unit_empty + 8 * unit.slot, unit.parity ^ 1);
+        mbarrier_arrive_expecting(full, P::PANELS * bytes);
+#pragma unroll
+        for (int panel = 0; panel < P::PANELS; panel++) {
+            copy_bulk(ring.base + P::AT_WEIGHTS + unit.slot * P::WEIGHTS + panel * FMK_WGMMA_UNIT,
+                      from[panel], bytes, full);
+            from[panel] += bytes;
+        }
+        unit.next();
+    }
+}
+
+/* ---- multiplying ---- */
+
+template <class X, int T>
+__device__ __forceinline__ void multiply_columns(float *d, const uint32_t a[4], uint64_t b) {
+    constexpr bool HALF = X::TYPE == NUMBER_F16;
+    if constexpr (T == 128)
+        X::multiply_128(d, a, b, true);
+    else if constexpr (T == 144)
+        HALF ? wgmma_n144_f16(d, a, b, true) : wgmma_n144_bf16(d, a, b, true);
+    else if constexpr (T == 160)
+        HALF ? wgmma_n160_f16(d, a, b, true) : wgmma_n160_bf16(d, a, b, true);
+    else if constexpr (T == 192)
+        HALF ? wgmma_n192_f16(d, a, b, true) : wgmma_n192_bf16(d, a, b, true);
+    else if constexpr (T == 224)
+        HALF ? wgmma_n224_f16(d, a, b, true) : wgmma_n224_bf16(d, a, b, true);
+    else
+        HALF ? wgmma_n256_f16(d, a, b, true) : wgmma_n256_bf16(d, a, b, true);
+}
+
+template <class P> __device__ __forceinline__ void release_acts(const WideRing &ring, int32_t slot) {
+    if (threadIdx.x % 32)
+        return;
+    mbarrier_arrive(ring.empty + 8 * slot);
+    mbarrier_arrive_at(cluster_rank() ^ 1, ring.empty + 8 * slot);
+}
+
+/* Adds a piece of K to `total`. A unit is two batches of 64 k, in two sets of fragments: while the tensor
+ * cores work on one, the other is unpacked. FINE: groups are of 32 or 64 k. */
+template <class X, class P, bool FINE>
+__device__ __forceinline__ void multiply_wide(const uint8_t *stages, const Part<1> &part, const Share &share,
+                                              const WideRing &ring, Turn<P::STAGES> &stage,
+                                              Turn<P::UNITS> &unit, float (&total)[1][P::T / 2]) {
+    constexpr int STEPS = 4;
+    const Place place = place_of<P>(part.at_zeros);
+    const int shift = part.chunks == 2; /* from chunks of 32 k to groups */
+    uint32_t fragment[2][STEPS][1][4];
+    int32_t before = -1; /* the stage that may still be read */
+    mbarrier_wait(ring.unit_full + 8 * unit.slot, unit.parity);
+    uint4 codes = load_codes(stages, place, unit.slot * P::WEIGHTS);
+    Group group = load_group(stages, place, unit.slot * P::WEIGHTS, 0);
+    for (int32_t i = share.begin; i < share.end; i++) {
+        const uint32_t at = unit.slot * P::WEIGHTS;
+        typename X::Scales scales = X::scales(group, part.dtype, part.inverse[0]);
+#pragma unroll
+        for (int batch = 0; batch < 2; batch++) {
+#pragma unroll
+            for (int step = 0; step < STEPS; step++) {
+                if (FINE && (batch || step) && step % 2 == 0)
+                    scales = X::scales(load_group(stages, place, at, (2 * batch + step / 2) >> shift),
+                                       part.dtype, part.inverse[0]);
+                X::unpack(not_before_here(word_of(codes, step)), scales, fragment[batch][step][0]);
+            }
+            make_here(fragment[batch]);
+            mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
+            const uint64_t acts = wgmma_descriptor(ring.base + stage.slot * P::ACTS);
+            wgmma_fence();
+#pragma unroll
+            for (int step = 0; step < STEPS; step++)
+                multiply_columns<X, P::T>(total[0], fragment[batch][step][0], acts + 2 * step);
+            wgmma_end_group();
+            /* What comes next is loaded while the tensor cores work. */
+            if (batch == 0) {
+                codes = load_codes(stages, place, at + FMK_T16_TILE);
+            } else {
+                mbarrier_arrive(ring.unit_empty + 8 * unit.slot);
+                unit.next();
+                if (i + 1 < share.end) {
+                    mbarrier_wait(ring.unit_full + 8 * unit.slot, unit.parity);
+                    codes = load_codes(stages, place, unit.slot * P::WEIGHTS);
+                    group = load_group(stages, place, unit.slot * P::WEIGHTS, 0);
+                }
+            }
+            wgmma_wait<1>();
+            if (batch || before >= 0)
+                release_acts<P>(ring, before);
+            before = stage.slot;
+            stage.next();
+        }
+    }
+    wgmma_wait<0>();
+    settle<P::T / 2>(total[0]);
+    release_acts<P>(ring, before);
+}
+
+/* ---- storing ---- */
+
+/* Where is_packed: a warpgroup's rows, some tokens at a time. */
+template <class X, class P>
+__device__ __forceinline__ void store_wide_packed(const Target &target, uint8_t *out,
+                                                  float (&total)[1][P::T / 2]) {
+    const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
+    const struct fmk_linear_part &part = target.args.part[target.tile.part];
+    const int32_t row = target.tile.row + 64 * group + thread % 8 * 8;
+    uint16_t *column = (uint16_t *)target.out() + part.column + row;
+    out += group * (P::OUT / 2);
+    add_bias<P>(target, total);
+#pragma unroll
+    for (int first = 0; first < P::T; first += P::TOKENS) {
+        if (first >= target.tile.count)
+            break;
+        barrier_named(BARRIER_GROUP + group, 128); /* what was there is stored */
+#pragma unroll
+        for (int token = 0; token < P::TOKENS && first + token < P::T; token += 16)
+            put_packed<X, P>(shared_address(out) + token * P::PITCH, first + token, total);
+        barrier_named(BARRIER_GROUP + group, 128);
+#pragma unroll
+        for (int token = thread / 8; token < P::TOKENS; token += 16)
+            if (first + token < target.tile.count && row < part.n)
+                *(uint4 *)(column + target.row_of(first + token) * target.args.epilogue.out_stride) =
+                    *(const uint4 *)(out + token * P::PITCH + thread % 8 * 16);
+    }
+}
+
+/* Any other: sums of both warpgroups, some tokens at a time. */
+template <class P>
+__device__ __forceinline__ void store_wide(const Target &target, float *sums,
+                                           const float (&total)[1][P::T / 2]) {
+    const bool glu = target.args.glu;
+    const int32_t quads = glu ? 16 : 32, n = target.args.part[target.tile.part].n;
+#pragma unroll
+    for (int first = 0; first < P::T; first += P::SUMS_TOKENS) {
+        if (first >= target.tile.count)
+            break;
+        barrier_named(BARRIER_MULTIPLY, P::THREADS); /* what was there is stored */
+#pragma unroll
+        for (int j = 0; j < P::SUMS_TOKENS / 8; j++)
+            put_sums<1, P::T>(sums + 8 * j * P::SUMS_PITCH + threadIdx.x / 128 * 64, P::SUMS_PITCH, total,
+                              first / 8 + j);
+        barrier_named(BARRIER_MULTIPLY, P::THREADS);
+        for (int i = threadIdx.x; i < P::SUMS_TOKENS * quads; i += P::THREADS) {
+            const int token = i / quads, row = i % quads * 4;
+            const float *of = sums + token * P::SUMS_PITCH + row;
+            if (first + token >= target.tile.count || target.tile.row + row >= n)
+                continue;
+            if (glu)
+                finish_quad_glu(target, first + token, target.tile.row + row, load_4_floats(of),
+                                load_4_floats(of + 64));
+            else
+                finish_quad(target, first + token, target.tile.row + row, load_4_floats(of));
+        }
+    }
+}
+
+/* ---- the kernel ---- */
+
+enum { BARRIER_GIVEN = BARRIER_HANDED };
+
+/* A block's rows of a pair's tile. */
+template <class P>
+__device__ __forceinline__ Tile find_wide_tile(const struct fmk_linear_kernel_args &args, const Walk &walk,
+                                               int32_t number, uint32_t rank) {
+    Tile tile = find_tile<P>(args, walk, number);
+    tile.row += (int32_t)rank * rows_of_tile<P>(args) / 2;
+    return tile;
+}
+
+template <class P>
+__device__ __forceinline__ Deal find_deal(const struct fmk_wgmma_args &args, const Walk &walk) {
+    return make_deal(walk.tiles, units_of_k(args.linear), gridDim.x / 2, blockIdx.x / 2, args.room != NULL);
+}
+
+/* Warps that do one thing each, for all pieces: fetch activations, fetch weights, tell that sums are given.
+ */
+template <class P>
+__device__ __forceinline__ void serve_wide(const struct fmk_wgmma_args &args, const WideRing &ring) {
+    const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32, lane = threadIdx.x % 32;
+    const uint32_t rank = cluster_rank();
+    /* Weights do not depend on the kernel before, but which tiles there are may. */
+    if (warp != WEIGHTS_WARP || args.linear.m_dev)
+        wait_for_dependency();
+    const Walk walk = make_walk<P>(args);
+    Deal deal = find_deal<P>(args, walk);
+    const Given given = given_by<P>(args, deal.worker, rank);
+    Turn<P::STAGES> stage = {0, 0};
+    Turn<P::UNITS> unit = {0, 0};
+    Piece piece;
+    while (warp <= STORING_WARPS && next_piece(deal, piece)) {
+        if (warp == STORING_WARPS) {
+            if (!is_given(deal, piece))
+                continue;
+            barrier_named(BARRIER_GIVEN, P::THREADS + 32);
+            if (lane == 0)
+                publish(given.flag, args.nonce);
+            continue;
+        }
+        const Tile tile = find_wide_tile<P>(args.linear, walk, piece.tile, rank);
+        if (lane == 0 && warp == ACTS_WARP)
+            fetch_wide_acts<P>(&args.in, tile, piece.share, rank, ring, stage);
+        else if (lane == 0)
+            fetch_wide_weights<P>(args.linear, tile, piece.share, ring, unit);
+    }
+    __syncwarp();
+}
+
+/* The sums of those who have the rest of a tile, of which this block has the end. */
+template <class P>
+__device__ __forceinline__ void take_rest(const struct fmk_wgmma_args &args, const Deal &deal,
+                                          const Piece &piece, float (&total)[1][P::T / 2]) {
+    const int64_t first = (int64_t)(piece.tile - deal.first_dealt) * deal.units;
+    for (int32_t worker = deal.worker; first_unit_of(deal, worker) > first;) {
+        const Given given = given_by<P>(args, --worker, cluster_rank());
+        if (first_unit_of(deal, worker) == first_unit_of(deal, worker + 1))
+            continue; /* it had nothing */
+        if (threadIdx.x == 0) {
+            wait_for_flag(given.flag, args.nonce);
+            *given.flag = 0; /* as a later launch finds it */
+        }
+        barrier_named(BARRIER_MULTIPLY, P::THREADS);
+        take<P>(given, total);
+    }
+}
+
+template <class X, class P>
+__device__ __forceinline__ void multiply_wide_tiles(const struct fmk_wgmma_args &args, uint8_t *stages,
+                                                    const WideRing &ring) {
+    const struct fmk_linear_kernel_args &linear = args.linear;
+    const uint32_t rank = cluster_rank();
+    wait_for_dependency();
+    const Walk walk = make_walk<P>(args);
+    Deal deal = find_deal<P>(args, walk);
+    Turn<P::STAGES> stage = {0, 0};
+    Turn<P::UNITS> unit = {0, 0};
+    Piece piece;
+    while (next_piece(deal, piece)) {
+        const Tile tile = find_wide_tile<P>(linear, walk, piece.tile, rank);
+        const Target target = {linear, tile};
+        const Part<1> part = part_of<X, 1>(args, linear.glu ? threadIdx.x / 128 : tile.part);
+        float total[1][P::T / 2];
+        clear<P>(total);
+        if (part.chunks == 4)
+            multiply_wide<X, P, false>(stages, part, piece.share, ring, stage, unit, total);
+        else
+            multiply_wide<X, P, true>(stages, part, piece.share, ring, stage, unit, total);
+        Scaled<X, P, true>::restore_range(part, total);
+        if (is_given(deal, piece)) {
+            give<P>(given_by<P>(args, deal.worker, rank), total);
+            arrive_named(BARRIER_GIVEN, P::THREADS + 32);
+            continue;
+        }
+        if (piece.share.begin > 0)
+            take_rest<P>(args, deal, piece, total);
+        if (is_packed<X>(linear, linear.part[tile.part]))
+            store_wide_packed<X, P>(target, stages + P::AT_OUT, total);
+        else
+            store_wide<P>(target, (float *)(stages + P::AT_OUT), total);
+    }
+}
+
+template <class X, class P> __device__ __forceinline__ void linear_wide(const struct fmk_wgmma_args &args) {
+    uint8_t *stages = dynamic_shared();
+    const uint32_t base = shared_address(stages);
+    const WideRing ring = {base, base + P::AT_FULL, base + P::AT_EMPTY, base + P::AT_UNIT_FULL,
+                           base + P::AT_UNIT_EMPTY};
+    allow_dependents();
+    prefetch_arguments(args);
+    if (threadIdx.x == 0)
+        prefetch_map(&args.in);
+    init_wide_ring<P>(ring);
+    __syncthreads();
+    cluster_arrive();
+    cluster_wait(); /* both blocks' barriers are there */
+    if (threadIdx.x >= P::THREADS) {
+        give_registers<40>();
+        serve_wide<P>(args, ring);
+    } else {
+        take_registers<232>();
+        multiply_wide_tiles<X, P>(args, stages, ring);
+    }
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait(); /* nobody tells this block's barriers anything any more */
+}
+
+#endif
