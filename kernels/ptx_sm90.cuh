@@ -34,16 +34,6 @@ __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrier, uint
                  : "memory");
 }
 
-/* On the barrier that another block of the cluster has at this address: nothing that this block has written
- * need be seen there. */
-__device__ __forceinline__ void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
-    asm volatile("{\n\t.reg .b32 there;\n\t"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
-                 "r"(rank)
-                 : "memory");
-}
-
 /* Returns when the phase of this parity has ended. The instruction waits a little each time. */
 __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     uint32_t done = 0;
@@ -66,6 +56,11 @@ __device__ __forceinline__ void fence_async_proxy() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* What this thread knows to be written, wherever, is seen by bulk copies that it starts after. */
+__device__ __forceinline__ void fence_async_proxy_everywhere() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
 /* ---- copies ---- */
 
 /* Starts a copy of `bytes`, a multiple of 16, to shared memory; they count on the barrier. */
@@ -86,16 +81,6 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const void *map, int32
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared),
                  "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier)
-                 : "memory");
-}
-
-/* The same to every block of the cluster whose bit is set in `ranks`, to the same address; the bytes count on
- * the barrier that each has at this address. */
-__device__ __forceinline__ void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column,
-                                            int32_t row, int32_t matrix, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared),
-                 "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier), "h"(ranks)
                  : "memory");
 }
 

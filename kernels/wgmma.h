@@ -63,7 +63,7 @@ enum {
     FMK_WGMMA_256X64,
     FMK_WGMMA_128X128,
     FMK_WGMMA_256X128,
-    FMK_WGMMA_WIDE_128, /* from here on: 256 rows, of a pair of blocks */
+    FMK_WGMMA_WIDE_128, /* from here on: 128 rows */
     FMK_WGMMA_WIDE_144,
     FMK_WGMMA_WIDE_160,
     FMK_WGMMA_WIDE_192,

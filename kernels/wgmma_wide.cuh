@@ -1,11 +1,10 @@
-/* out = in . W^T on the tensor cores of compute capability 9.0, for more than 128 tokens: tiles of 256 weight
- * rows by T tokens, of a pair of blocks.
+/* out = in . W^T on the tensor cores of compute capability 9.0, for more than 128 tokens: tiles of 128 weight
+ * rows by T tokens.
  *
  * A block computes 64 rows of each of two warpgroups by all T tokens; codes are unpacked once for all of
- * them. Each block of the pair fetches half of the activations for both. Activations and weights have a ring
- * each: 64 k of activations are as many bytes as 500 k of weights. Otherwise this is wgmma.cuh, for groups of
- * any size as `Scaled` does it. With an activation one warpgroup has rows of gate, the other the same of up.
- */
+ * them. Activations and weights have a ring each: 64 k of activations are as many bytes as 500 k of weights.
+ * Otherwise this is wgmma.cuh, for groups of any size as `Scaled` does it. With an activation one warpgroup
+ * has rows of gate, the other the same of up. */
 #ifndef FMK_KERNELS_WGMMA_WIDE_CUH
 #define FMK_KERNELS_WGMMA_WIDE_CUH
 
@@ -13,13 +12,13 @@
 #include "wgmma.cuh"
 #include "wgmma_deal.cuh"
 
-/* What lies where in shared memory: activations, weights, outputs on their way, barriers. WG, R, PANELS: of a
- * block; ROWS: of a pair, whose tiles they are. */
+/* What lies where in shared memory: activations, weights, outputs on their way, barriers. */
 template <int T_> struct Wide {
-    static constexpr int WG = 2, R = 1, T = T_, PANELS = 2, ROWS = 256, THREADS = 256;
+    static constexpr int WG = 2, R = 1, T = T_, PANELS = 2, ROWS = 128, THREADS = 256;
     static constexpr int ACTS = FMK_WIDE_ACTS(T), WEIGHTS = FMK_WIDE_WEIGHTS;
     static constexpr int STAGES = FMK_WIDE_STAGES(T), UNITS = FMK_WIDE_UNITS;
-    static constexpr int BOX = T / 2; /* tokens: a block's half of the activations */
+    /* Sums of another block come through the stages of activations: so many times 16 bytes of each thread. */
+    static constexpr int QUADS = T / 8, STAGE_QUADS = ACTS / 16 / THREADS;
     static constexpr int TOKENS = FMK_WIDE_OUT_TOKENS, PITCH = FMK_WIDE_OUT_PITCH; /* of outputs, bytes */
     static constexpr int OUT = FMK_WIDE_OUT;
     static constexpr int SUMS_TOKENS = 16, SUMS_PITCH = 128 + 4; /* floats, of sums that are to be finished */
@@ -28,7 +27,7 @@ template <int T_> struct Wide {
                          AT_UNIT_FULL = AT_EMPTY + 8 * STAGES, AT_UNIT_EMPTY = AT_UNIT_FULL + 8 * UNITS;
     static_assert(AT_UNIT_EMPTY + 8 * UNITS <= FMK_WIDE_SHARED(T), "as much as the host asks for");
     static_assert(STAGES >= 3 && UNITS >= 2, "one is multiplied, one released, one fetched");
-    static_assert(BOX * 128 % 1024 == 0, "boxes begin where swizzles do");
+    static_assert(ACTS % 1024 == 0, "boxes begin where swizzles do");
     static_assert(SUMS_TOKENS * SUMS_PITCH * 4 <= OUT && T % SUMS_TOKENS == 0, "sums lie over the outputs");
     static_assert(AT_OUT % 16 == 0 && AT_FULL % 8 == 0, "bulk copies and barriers are aligned");
 };
@@ -49,16 +48,14 @@ template <int COUNT> struct Turn {
     }
 };
 
-/* A stage of activations is empty when the warps of both blocks have let go of it, for each block fetches
- * into both; a unit of weights when all threads of the block have. */
+/* A stage, and a unit, is empty when every multiplying thread has let go of it: see release_stage. */
 template <class P> __device__ __forceinline__ void init_wide_ring(const WideRing &ring) {
     if (threadIdx.x % 32)
         return;
     for (int32_t i = threadIdx.x / 32; i < P::STAGES + P::UNITS; i += blockDim.x / 32) {
         const int32_t unit = i - P::STAGES;
         mbarrier_init(unit < 0 ? ring.full + 8 * i : ring.unit_full + 8 * unit, 1);
-        mbarrier_init(unit < 0 ? ring.empty + 8 * i : ring.unit_empty + 8 * unit,
-                      unit < 0 ? 2 * P::THREADS / 32 : P::THREADS);
+        mbarrier_init(unit < 0 ? ring.empty + 8 * i : ring.unit_empty + 8 * unit, P::THREADS);
     }
     fence_mbarrier_init();
 }
@@ -68,14 +65,37 @@ template <class P> __device__ __forceinline__ void init_wide_ring(const WideRing
 /* Past k, and past the last token, boxes are zeros. */
 template <class P>
 __device__ __forceinline__ void fetch_wide_acts(const void *map, const Tile &tile, const Share &share,
-                                                uint32_t rank, const WideRing &ring, Turn<P::STAGES> &stage) {
+                                                const WideRing &ring, Turn<P::STAGES> &stage) {
     for (int32_t step = 2 * share.begin; step < 2 * share.end; step++) {
         const uint32_t full = ring.full + 8 * stage.slot;
         mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
         mbarrier_arrive_expecting(full, P::ACTS);
-        copy_box_to(3, ring.base + stage.slot * P::ACTS + rank * (P::ACTS / 2), map, FMK_WGMMA_BOX * step,
-                    tile.token + (int32_t)rank * P::BOX, tile.expert, full);
+        copy_box(ring.base + stage.slot * P::ACTS, map, FMK_WGMMA_BOX * step, tile.token, tile.expert, full);
         stage.next();
+    }
+}
+
+/* What other blocks have given of a tile that this one has the end of. Flags are left as a later launch is to
+ * find them. */
+template <class P>
+__device__ __forceinline__ void fetch_given(const struct fmk_wgmma_args &args, const Deal &deal,
+                                            const Piece &piece, const WideRing &ring,
+                                            Turn<P::STAGES> &stage) {
+    for (int32_t worker = next_giver(deal, deal.worker, piece); worker >= 0;
+         worker = next_giver(deal, worker, piece)) {
+        uint64_t *flag = flag_of(args, worker);
+        wait_for_flag(flag, args.nonce);
+        *flag = 0;
+        fence_async_proxy_everywhere();
+        for (int32_t quad = 0; quad < P::QUADS; quad += P::STAGE_QUADS) {
+            const uint32_t full = ring.full + 8 * stage.slot;
+            const uint32_t bytes = 16 * P::THREADS * min(P::STAGE_QUADS, P::QUADS - quad);
+            mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
+            mbarrier_arrive_expecting(full, bytes);
+            copy_bulk(ring.base + stage.slot * P::ACTS, sums_of<P>(args, worker) + P::THREADS * quad, bytes,
+                      full);
+            stage.next();
+        }
     }
 }
 
@@ -127,13 +147,6 @@ __device__ __forceinline__ void multiply_columns(float *d, const uint32_t a[4], 
         HALF ? wgmma_n256_f16(d, a, b, true) : wgmma_n256_bf16(d, a, b, true);
 }
 
-template <class P> __device__ __forceinline__ void release_acts(const WideRing &ring, int32_t slot) {
-    if (threadIdx.x % 32)
-        return;
-    mbarrier_arrive(ring.empty + 8 * slot);
-    mbarrier_arrive_at(cluster_rank() ^ 1, ring.empty + 8 * slot);
-}
-
 /* Adds a piece of K to `total`. A unit is two batches of 64 k, in two sets of fragments: while the tensor
  * cores work on one, the other is unpacked. FINE: groups are of 32 or 64 k. */
 template <class X, class P, bool FINE>
@@ -182,14 +195,14 @@ __device__ __forceinline__ void multiply_wide(const uint8_t *stages, const Part<
             }
             wgmma_wait<1>();
             if (batch || before >= 0)
-                release_acts<P>(ring, before);
+                mbarrier_arrive(ring.empty + 8 * before);
             before = stage.slot;
             stage.next();
         }
     }
     wgmma_wait<0>();
     settle<P::T / 2>(total[0]);
-    release_acts<P>(ring, before);
+    mbarrier_arrive(ring.empty + 8 * before);
 }
 
 /* ---- storing ---- */
@@ -255,18 +268,9 @@ __device__ __forceinline__ void store_wide(const Target &target, float *sums,
 
 enum { BARRIER_GIVEN = BARRIER_HANDED };
 
-/* A block's rows of a pair's tile. */
-template <class P>
-__device__ __forceinline__ Tile find_wide_tile(const struct fmk_linear_kernel_args &args, const Walk &walk,
-                                               int32_t number, uint32_t rank) {
-    Tile tile = find_tile<P>(args, walk, number);
-    tile.row += (int32_t)rank * rows_of_tile<P>(args) / 2;
-    return tile;
-}
-
 template <class P>
 __device__ __forceinline__ Deal find_deal(const struct fmk_wgmma_args &args, const Walk &walk) {
-    return make_deal(walk.tiles, units_of_k(args.linear), gridDim.x / 2, blockIdx.x / 2, args.room != NULL);
+    return make_deal(walk.tiles, units_of_k(args.linear), gridDim.x, blockIdx.x, args.room != NULL);
 }
 
 /* Warps that do one thing each, for all pieces: fetch activations, fetch weights, tell that sums are given.
@@ -274,49 +278,56 @@ __device__ __forceinline__ Deal find_deal(const struct fmk_wgmma_args &args, con
 template <class P>
 __device__ __forceinline__ void serve_wide(const struct fmk_wgmma_args &args, const WideRing &ring) {
     const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32, lane = threadIdx.x % 32;
-    const uint32_t rank = cluster_rank();
+    if (warp > STORING_WARPS)
+        return;
     /* Weights do not depend on the kernel before, but which tiles there are may. */
     if (warp != WEIGHTS_WARP || args.linear.m_dev)
         wait_for_dependency();
     const Walk walk = make_walk<P>(args);
     Deal deal = find_deal<P>(args, walk);
-    const Given given = given_by<P>(args, deal.worker, rank);
     Turn<P::STAGES> stage = {0, 0};
     Turn<P::UNITS> unit = {0, 0};
     Piece piece;
-    while (warp <= STORING_WARPS && next_piece(deal, piece)) {
+    while (next_piece(deal, piece)) {
         if (warp == STORING_WARPS) {
             if (!is_given(deal, piece))
                 continue;
             barrier_named(BARRIER_GIVEN, P::THREADS + 32);
             if (lane == 0)
-                publish(given.flag, args.nonce);
+                publish(flag_of(args, deal.worker), args.nonce);
             continue;
         }
-        const Tile tile = find_wide_tile<P>(args.linear, walk, piece.tile, rank);
-        if (lane == 0 && warp == ACTS_WARP)
-            fetch_wide_acts<P>(&args.in, tile, piece.share, rank, ring, stage);
-        else if (lane == 0)
+        const Tile tile = find_tile<P>(args.linear, walk, piece.tile);
+        if (lane == 0 && warp == ACTS_WARP) {
+            fetch_wide_acts<P>(&args.in, tile, piece.share, ring, stage);
+            if (!is_given(deal, piece))
+                fetch_given<P>(args, deal, piece, ring, stage);
+        } else if (lane == 0) {
             fetch_wide_weights<P>(args.linear, tile, piece.share, ring, unit);
+        }
     }
-    __syncwarp();
 }
 
-/* The sums of those who have the rest of a tile, of which this block has the end. */
+/* Adds what fetch_given fetches. */
 template <class P>
-__device__ __forceinline__ void take_rest(const struct fmk_wgmma_args &args, const Deal &deal,
-                                          const Piece &piece, float (&total)[1][P::T / 2]) {
-    const int64_t first = (int64_t)(piece.tile - deal.first_dealt) * deal.units;
-    for (int32_t worker = deal.worker; first_unit_of(deal, worker) > first;) {
-        const Given given = given_by<P>(args, --worker, cluster_rank());
-        if (first_unit_of(deal, worker) == first_unit_of(deal, worker + 1))
-            continue; /* it had nothing */
-        if (threadIdx.x == 0) {
-            wait_for_flag(given.flag, args.nonce);
-            *given.flag = 0; /* as a later launch finds it */
+__device__ __forceinline__ void take_given(const uint8_t *stages, const Deal &deal, const Piece &piece,
+                                           const WideRing &ring, Turn<P::STAGES> &stage,
+                                           float (&total)[1][P::T / 2]) {
+    for (int32_t worker = next_giver(deal, deal.worker, piece); worker >= 0;
+         worker = next_giver(deal, worker, piece)) {
+#pragma unroll
+        for (int32_t quad = 0; quad < P::QUADS; quad += P::STAGE_QUADS) {
+            const float *from = (const float *)(stages + stage.slot * P::ACTS) + 4 * threadIdx.x;
+            mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
+#pragma unroll
+            for (int32_t i = 0; i < P::STAGE_QUADS && quad + i < P::QUADS; i++) {
+                const float4 of = load_4_floats(from + 4 * P::THREADS * i);
+                float *to = total[0] + 4 * (quad + i);
+                to[0] += of.x, to[1] += of.y, to[2] += of.z, to[3] += of.w;
+            }
+            mbarrier_arrive(ring.empty + 8 * stage.slot);
+            stage.next();
         }
-        barrier_named(BARRIER_MULTIPLY, P::THREADS);
-        take<P>(given, total);
     }
 }
 
@@ -324,7 +335,6 @@ template <class X, class P>
 __device__ __forceinline__ void multiply_wide_tiles(const struct fmk_wgmma_args &args, uint8_t *stages,
                                                     const WideRing &ring) {
     const struct fmk_linear_kernel_args &linear = args.linear;
-    const uint32_t rank = cluster_rank();
     wait_for_dependency();
     const Walk walk = make_walk<P>(args);
     Deal deal = find_deal<P>(args, walk);
@@ -332,7 +342,7 @@ __device__ __forceinline__ void multiply_wide_tiles(const struct fmk_wgmma_args 
     Turn<P::UNITS> unit = {0, 0};
     Piece piece;
     while (next_piece(deal, piece)) {
-        const Tile tile = find_wide_tile<P>(linear, walk, piece.tile, rank);
+        const Tile tile = find_tile<P>(linear, walk, piece.tile);
         const Target target = {linear, tile};
         const Part<1> part = part_of<X, 1>(args, linear.glu ? threadIdx.x / 128 : tile.part);
         float total[1][P::T / 2];
@@ -343,12 +353,11 @@ __device__ __forceinline__ void multiply_wide_tiles(const struct fmk_wgmma_args 
             multiply_wide<X, P, true>(stages, part, piece.share, ring, stage, unit, total);
         Scaled<X, P, true>::restore_range(part, total);
         if (is_given(deal, piece)) {
-            give<P>(given_by<P>(args, deal.worker, rank), total);
+            give<P>(sums_of<P>(args, deal.worker), total);
             arrive_named(BARRIER_GIVEN, P::THREADS + 32);
             continue;
         }
-        if (piece.share.begin > 0)
-            take_rest<P>(args, deal, piece, total);
+        take_given<P>(stages, deal, piece, ring, stage, total);
         if (is_packed<X>(linear, linear.part[tile.part]))
             store_wide_packed<X, P>(target, stages + P::AT_OUT, total);
         else
@@ -367,8 +376,6 @@ template <class X, class P> __device__ __forceinline__ void linear_wide(const st
         prefetch_map(&args.in);
     init_wide_ring<P>(ring);
     __syncthreads();
-    cluster_arrive();
-    cluster_wait(); /* both blocks' barriers are there */
     if (threadIdx.x >= P::THREADS) {
         give_registers<40>();
         serve_wide<P>(args, ring);
@@ -376,9 +383,6 @@ template <class X, class P> __device__ __forceinline__ void linear_wide(const st
         take_registers<232>();
         multiply_wide_tiles<X, P>(args, stages, ring);
     }
-    __syncwarp();
-    cluster_arrive();
-    cluster_wait(); /* nobody tells this block's barriers anything any more */
 }
 
 #endif

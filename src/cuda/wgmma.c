@@ -20,12 +20,12 @@ static const struct {
     [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1324, 8861},
     [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1118, 6510},
     [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2317, 7981},
-    [FMK_WGMMA_WIDE_128] = {256, 128, 2, true, FMK_WIDE_SHARED(128), 1130, 2500},
-    [FMK_WGMMA_WIDE_144] = {256, 144, 2, true, FMK_WIDE_SHARED(144), 1250, 2700},
-    [FMK_WGMMA_WIDE_160] = {256, 160, 2, true, FMK_WIDE_SHARED(160), 1370, 2900},
-    [FMK_WGMMA_WIDE_192] = {256, 192, 2, true, FMK_WIDE_SHARED(192), 1620, 3300},
-    [FMK_WGMMA_WIDE_224] = {256, 224, 2, true, FMK_WIDE_SHARED(224), 1870, 3700},
-    [FMK_WGMMA_WIDE_256] = {256, 256, 2, true, FMK_WIDE_SHARED(256), 2120, 4100},
+    [FMK_WGMMA_WIDE_128] = {128, 128, 2, true, FMK_WIDE_SHARED(128), 1130, 2500},
+    [FMK_WGMMA_WIDE_144] = {128, 144, 2, true, FMK_WIDE_SHARED(144), 1250, 2700},
+    [FMK_WGMMA_WIDE_160] = {128, 160, 2, true, FMK_WIDE_SHARED(160), 1370, 2900},
+    [FMK_WGMMA_WIDE_192] = {128, 192, 2, true, FMK_WIDE_SHARED(192), 1620, 3300},
+    [FMK_WGMMA_WIDE_224] = {128, 224, 2, true, FMK_WIDE_SHARED(224), 1870, 3700},
+    [FMK_WGMMA_WIDE_256] = {128, 256, 2, true, FMK_WIDE_SHARED(256), 2120, 4100},
 };
 
 enum {
@@ -65,19 +65,21 @@ static bool is_wide(int32_t variant) {
     return variant >= FMK_WGMMA_WIDE_128;
 }
 
-/* Pairs of blocks, each of which takes every so-manieth tile, or as many units of K as every other. */
-static struct fmk_wgmma_cut cut_wide(int32_t variant, uint32_t tiles, uint32_t units, uint32_t pairs,
+/* Blocks, each of which takes every so-manieth tile, or as many units of K as every other. */
+static struct fmk_wgmma_cut cut_wide(int32_t variant, uint32_t tiles, uint32_t units, uint32_t blocks,
                                      bool room) {
-    uint32_t turns = (tiles + pairs - 1) / pairs;
+    uint32_t turns = (tiles + blocks - 1) / blocks;
     double unit = variants[variant].unit, tile = variants[variant].tile;
     double whole = turns * (units * unit + tile);
     double dealt =
-        (double)tiles * units / pairs * unit + (turns + 1) * tile + DEAL_CLOCKS * variants[variant].tokens;
-    bool deal = room && dealt < whole;
+        (double)tiles * units / blocks * unit + (turns + 1) * tile + DEAL_CLOCKS * variants[variant].tokens;
+    /* What the kernel computes with 32 bits: see first_unit_of. */
+    bool fits = 2.0 * blocks * blocks * units < INT32_MAX && tiles < INT32_MAX / units;
+    bool deal = room && fits && dealt < whole;
     return (struct fmk_wgmma_cut){.variant = variant,
-                                  .cluster = 2,
+                                  .cluster = 1,
                                   .dealt = deal,
-                                  .blocks = 2 * (deal ? pairs : fmk_min(tiles, pairs)),
+                                  .blocks = deal ? blocks : fmk_min(tiles, blocks),
                                   .clocks = LAUNCH_CLOCKS + (deal ? dealt : whole)};
 }
 
@@ -94,7 +96,7 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
             continue;
         uint32_t tiles = tiles_of(problem, v);
         if (is_wide(v)) {
-            struct fmk_wgmma_cut candidate = cut_wide(v, tiles, units, at_once[1], problem->room);
+            struct fmk_wgmma_cut candidate = cut_wide(v, tiles, units, at_once[0], problem->room);
             if (candidate.clocks < best.clocks)
                 best = candidate;
             continue;
@@ -135,7 +137,7 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
     const cuuint64_t strides[] = {stride, expert};
     const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
     const cuuint32_t every[] = {1, 1, 1};
-    int32_t rows_of_box = is_wide(variant)                ? tokens / 2
+    int32_t rows_of_box = is_wide(variant)                ? tokens
                           : tokens < FMK_WGMMA_BOX_TOKENS ? tokens
                                                           : FMK_WGMMA_BOX_TOKENS;
     const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)rows_of_box, 1};

@@ -17,7 +17,7 @@ struct fmk_wgmma_problem {
 /* How it is cut. */
 struct fmk_wgmma_cut {
     int32_t variant; /* FMK_WGMMA_128X16 .. */
-    int32_t cluster; /* blocks that share K; of a wide tile, the pair */
+    int32_t cluster; /* blocks that share K */
     bool dealt;      /* units of K are dealt out */
     uint32_t blocks;
     double clocks; /* that it takes, as far as the model goes */

@@ -261,11 +261,11 @@ static void test_all(fmk_dtype type, const char *name) {
                 continue;
             for (size_t c = 0; c < 3; c++) {
                 /* Wide tiles: whole; cut between neighbours; between more than two. */
-                static const int32_t clusters[] = {1, 2, 5}, pairs[] = {2, 3, 17};
+                static const int32_t clusters[] = {1, 2, 5}, blocks[] = {2, 3, 17};
                 bool wide = variant >= FMK_WGMMA_WIDE_128;
                 struct fmk_wgmma_cut cut = {.variant = variant,
-                                            .cluster = wide ? 2 : clusters[c],
-                                            .blocks = 2 * (uint32_t)(wide ? pairs[c] : clusters[c]),
+                                            .cluster = wide ? 1 : clusters[c],
+                                            .blocks = (uint32_t)(wide ? blocks[c] : 2 * clusters[c]),
                                             .dealt = wide && c > 0};
                 if (!quick() || c == (i + (size_t)variant) % 3)
                     check_cut(&s, &b, &cut);

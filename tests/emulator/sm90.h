@@ -24,14 +24,12 @@ inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     emulator::mbarrier_expect(barrier, bytes);
     emulator::mbarrier_arrive(barrier);
 }
-inline void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
-    emulator::mbarrier_arrive(emulator::address_in(barrier, rank));
-}
 inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     emulator::mbarrier_wait(barrier, parity);
 }
 inline void fence_mbarrier_init() {}
 inline void fence_async_proxy() {}
+inline void fence_async_proxy_everywhere() {}
 
 /* ---- copies ---- */
 
@@ -43,11 +41,6 @@ inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t r
                      uint32_t barrier) {
     const int32_t at[3] = {column, row, matrix};
     emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 3, barrier);
-}
-inline void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column, int32_t row,
-                        int32_t matrix, uint32_t barrier) {
-    const int32_t at[3] = {column, row, matrix};
-    emulator::copy_box(ranks, shared, map, at, 3, barrier);
 }
 inline void prefetch_map(const void *) {}
 
