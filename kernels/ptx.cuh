@@ -56,6 +56,26 @@ __device__ __forceinline__ uint32_t sub_f16x2(uint32_t a, uint32_t b) {
     return d;
 }
 
+/* value & mask | bits, in one instruction: `mask` is to be a constant, `bits` in a register. */
+__device__ __forceinline__ uint32_t and_or(uint32_t value, uint32_t mask, uint32_t bits) {
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(value), "r"(mask), "r"(bits));
+    return d;
+}
+
+/* a b + c */
+__device__ __forceinline__ uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+__device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 /* Products, sums and differences that are never contracted: dequantized values are bit-exact. */
 __device__ __forceinline__ float mul_rn(float a, float b) {
     return __fmul_rn(a, b);
@@ -81,6 +101,12 @@ __device__ __forceinline__ uint32_t not_before_here(uint32_t value) {
 }
 
 /* ---- memory ---- */
+
+/* The block's dynamic shared memory. It begins at a multiple of 1024 in a kernel that has no other. */
+__device__ __forceinline__ uint8_t *dynamic_shared() {
+    extern __shared__ __align__(1024) uint8_t memory[];
+    return memory;
+}
 
 /* What others may be changing meanwhile. */
 __device__ __forceinline__ uint32_t load_volatile(const uint32_t *from) {

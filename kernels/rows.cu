@@ -16,8 +16,8 @@ __device__ __forceinline__ Rows find_rows(const struct fmk_rows_set &set, bool a
         return Rows{tile.expert, tile.first, tile.first + tile.count};
     }
     int32_t m = set.m_dev && !all ? min(set.m, *set.m_dev) : set.m;
-    int64_t first = set.first + FMK_ROWS_BLOCK * (int64_t)blockIdx.y;
-    int64_t end = min((int64_t)m, first + FMK_ROWS_BLOCK);
+    int64_t first = set.first + set.block * (int64_t)blockIdx.y;
+    int64_t end = min((int64_t)m, first + set.block);
     return Rows{set.expert + (int32_t)blockIdx.z, (int32_t)min(first, end), (int32_t)end};
 }
 
@@ -34,8 +34,9 @@ struct Order {
     int32_t k[FMK_GATHER_COLUMNS];
 };
 
-__device__ __forceinline__ Order order_of(const struct fmk_gather_args &args, const int32_t *k_index,
+__device__ __forceinline__ Order order_of(const struct fmk_gather_args &args, int32_t expert,
                                           int32_t column) {
+    const int32_t *k_index = args.k_index ? args.k_index + (int64_t)expert * args.k_packed : nullptr;
     Order order;
 #pragma unroll
     for (int i = 0; i < FMK_GATHER_COLUMNS; i++) {
@@ -95,14 +96,18 @@ __device__ __forceinline__ void store_columns(const struct fmk_gather_args &args
 extern "C" __global__ __launch_bounds__(FMK_ROWS_THREADS) void rows_gather(
     const __grid_constant__ struct fmk_gather_args args) {
     allow_dependents();
+    const int64_t column = FMK_GATHER_COLUMNS * ((int64_t)FMK_ROWS_THREADS * blockIdx.x + threadIdx.x);
+    /* An order belongs to the weights, which do not depend on the kernel before; whose it is may. */
+    Order order;
+    if (!args.rows.tiles && column < args.width)
+        order = order_of(args, args.rows.expert + (int32_t)blockIdx.z, (int32_t)column);
     wait_for_dependency();
     Rows rows = find_rows(args.rows, args.zero_rest);
     int32_t there = args.rows.m_dev ? *args.rows.m_dev : INT32_MAX;
-    int64_t column = FMK_GATHER_COLUMNS * ((int64_t)FMK_ROWS_THREADS * blockIdx.x + threadIdx.x);
     if (column >= args.width)
         return;
-    const int32_t *k_index = args.k_index ? args.k_index + (int64_t)rows.expert * args.k_packed : nullptr;
-    const Order order = order_of(args, k_index, (int32_t)column);
+    if (args.rows.tiles)
+        order = order_of(args, rows.expert, (int32_t)column);
     /* Several rows at a time, so that they are fetched at once. */
     for (int32_t first = rows.first; first < rows.end; first += TOGETHER) {
         Columns c[TOGETHER] = {};

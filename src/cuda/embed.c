@@ -20,6 +20,8 @@ EMBED(int4_few, sm90);
 EMBED(int4_once, sm90);
 EMBED(int4_mma, sm80);
 EMBED(int4_mma, sm90);
+EMBED(int4_many, sm80);
+EMBED(int4_many, sm90);
 EMBED(q4k_mma, sm80);
 EMBED(q4k_mma, sm90);
 EMBED(q6k_mma, sm80);

@@ -14,6 +14,7 @@ FMK_IMAGES(dense_mma);
 FMK_IMAGE(int4_few, sm90);
 FMK_IMAGE(int4_once, sm90);
 FMK_IMAGES(int4_mma);
+FMK_IMAGES(int4_many);
 FMK_IMAGES(q4k_mma);
 FMK_IMAGES(q6k_mma);
 FMK_IMAGES(plain);

@@ -10,6 +10,7 @@
 #include "decode.h"
 #include "device.h"
 #include "few.h"
+#include "many.h"
 #include "once.h"
 #include "plan.h"
 #include "rows.h"
@@ -136,7 +137,7 @@ static fmk_status gather(struct slab *slab, const struct fmk_cuda_form *form) {
         .planes = form->planes,
         .zero_rest = plan->gemm,
     };
-    return fmk_cuda_gather_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_gather_rows(&slab->order, &args, (uint32_t)plan->num_tiles, slab->experts);
 }
 
 /* ---- multiply: our kernels ---- */
@@ -350,6 +351,15 @@ static fmk_status launch_wgmma(struct slab *slab, const struct fmk_cuda_product 
     return fmk_wgmma_launch(&slab->order, &args);
 }
 
+static fmk_status launch_many(struct slab *slab, const struct fmk_cuda_product *product,
+                              const struct fmk_linear_kernel_args *linear) {
+    const struct fmk_packed *part = &slab->plan->w->parts[product->parts[0]];
+    struct fmk_many_args args = {.linear = *linear};
+    for (int32_t i = 0; i < product->num_parts; i++)
+        args.range[i] = (const float *)slab->plan->w->parts[product->parts[i]].range;
+    return fmk_many_launch(&slab->order, &args, slab->experts, fmk_cuda_any_groups(part));
+}
+
 static fmk_status launch_one(struct slab *slab, const struct fmk_cuda_product *product,
                              const struct fmk_linear_kernel_args *args) {
     int32_t weights = slab->plan->w->parts[product->parts[0]].dtype;
@@ -402,6 +412,8 @@ static fmk_status multiply(struct slab *slab, const struct fmk_cuda_product *pro
     point_at_activations(slab, product, &args);
     if (product->path == FMK_CUDA_ONE)
         return launch_one(slab, product, &args);
+    if (product->path == FMK_CUDA_MANY)
+        return launch_many(slab, product, &args);
     if (product->path == FMK_CUDA_FEW)
         return launch_few(slab, product, &args);
     if (product->path == FMK_CUDA_WGMMA)
@@ -476,7 +488,7 @@ static fmk_status finish(struct slab *slab, const struct fmk_packed *part, const
         .expert_out_stride = plan->call->routing.expert_out_stride,
         .epilogue = epilogue(slab),
     };
-    return fmk_cuda_finish_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_finish_rows(&slab->order, &args, (uint32_t)plan->num_tiles, slab->experts);
 }
 
 /* One part without an activation. */

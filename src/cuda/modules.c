@@ -30,6 +30,10 @@ static const char *const int4_mma[] = {
     "int4_any_bf16_16x1",  "int4_any_bf16_32x1",  "int4_any_bf16_16x8", "int4_any_bf16_32x8",
     "int4_any_bf16_32x16", "int4_any_bf16_32x32",
 };
+static const char *const int4_many[] = {
+    "many_f16_128x128",     "many_f16_64x64",     "many_bf16_128x128",     "many_bf16_64x64",
+    "many_any_f16_128x128", "many_any_f16_64x64", "many_any_bf16_128x128", "many_any_bf16_64x64",
+};
 static const char *const int4_few[] = {
     "few_f16_1",      "few_f16_8",       "few_f16_16",    "few_bf16_1",    "few_bf16_8",     "few_bf16_16",
     "few_f32_1",      "few_f32_8",       "few_any_f16_1", "few_any_f16_8", "few_any_f16_16", "few_any_bf16_1",
@@ -92,6 +96,8 @@ static const struct {
                               COUNT(dense_mma), false},
     [FMK_MODULE_INT4_MMA] = {"int4_mma", fmk_int4_mma_sm80, fmk_int4_mma_sm90, int4_mma, COUNT(int4_mma),
                              false},
+    [FMK_MODULE_INT4_MANY] = {"int4_many", fmk_int4_many_sm80, fmk_int4_many_sm90, int4_many,
+                              COUNT(int4_many), true},
     [FMK_MODULE_INT4_FEW] = {"int4_few", NULL, fmk_int4_few_sm90, int4_few, COUNT(int4_few), true},
     [FMK_MODULE_INT4_ONCE] = {"int4_once", NULL, fmk_int4_once_sm90, int4_once, COUNT(int4_once), true},
     [FMK_MODULE_INT4_WGMMA] = {"int4_wgmma", NULL, fmk_int4_wgmma_sm90, int4_wgmma, COUNT(int4_wgmma), true},

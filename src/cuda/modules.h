@@ -11,6 +11,7 @@ enum fmk_cuda_module {
     FMK_MODULE_DENSE_ONE,
     FMK_MODULE_DENSE_MMA,
     FMK_MODULE_INT4_MMA,
+    FMK_MODULE_INT4_MANY, /* kernels numbered in kernels/many.h */
     FMK_MODULE_INT4_FEW,
     FMK_MODULE_INT4_ONCE,
     FMK_MODULE_Q4K_MMA,

@@ -71,7 +71,7 @@ static struct fmk_cuda_form form_for(const struct fmk_call *call, const struct f
     }
     form.index = part->k_index && !plain ? part : NULL;
     form.direct = form.type == a->in_type && (!form.index || (few && one)) && !a->in_rows.handle;
-    if (path == FMK_CUDA_MMA || path == FMK_CUDA_WGMMA || path == FMK_CUDA_ONE)
+    if (path == FMK_CUDA_MMA || path == FMK_CUDA_MANY || path == FMK_CUDA_WGMMA || path == FMK_CUDA_ONE)
         form.direct = form.direct && is_aligned(call, addresses) && part->k % 8 == 0;
     else if (gemm) /* which reads all rows, and counts in 32 bits */
         form.direct = form.direct && !a->m_dev.handle && a->in_stride <= INT32_MAX;
@@ -356,7 +356,13 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
 uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projection *w,
                         const struct fmk_call *call, int32_t p) {
     /* The fewest rows from which on the choice is another: with more, cuBLAS only wants more workspace. */
-    const int64_t counts[] = {1, FMK_GEMM_M_DENSE + 1, FMK_WGMMA_LEAST_M, FMK_GEMM_M_DECODE + 1,
+    const int64_t counts[] = {1,
+                              FMK_GEMM_M_DENSE + 1,
+                              FMK_WGMMA_LEAST_M,
+                              FMK_MANY_LEAST_M,
+                              FMK_GEMM_M_DECODE + 1,
+                              FMK_MANY_MOST_M_SM90 + 1,
+                              FMK_MANY_MOST_M + 1,
                               FMK_WGMMA_MOST_M + 1};
     /* Where each expert has its own rows, some kernels' choice goes by these. */
     int64_t experts = call->routing.kind == FMK_ROUTE_BATCH ? w->num_experts : 1;

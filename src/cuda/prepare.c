@@ -66,6 +66,8 @@ static fmk_status load(struct fmk_queue *queue, const struct fmk_packed *part, e
         return fmk_cuda_load(ctx, FMK_MODULE_DENSE_ONE);
     if (path == FMK_CUDA_MMA)
         return fmk_cuda_load(ctx, mma[part->layout->family]);
+    if (path == FMK_CUDA_MANY)
+        return fmk_cuda_load(ctx, FMK_MODULE_INT4_MANY);
     if (path == FMK_CUDA_WGMMA)
         return fmk_cuda_load(ctx, FMK_MODULE_INT4_WGMMA);
     if (path == FMK_CUDA_FEW) {

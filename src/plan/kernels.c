@@ -133,6 +133,23 @@ static const char *not_wgmma(const struct fmk_query *query) {
     return NULL;
 }
 
+static const char *not_many(const struct fmk_query *query) {
+    const int32_t most = query->features & FMK_CUDA_SM90 ? FMK_MANY_MOST_M_SM90 : FMK_MANY_MOST_M;
+    if (query->flags & FMK_LINEAR_EXACT)
+        return "the call asks for EXACT";
+    if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
+        return "fewer rows have other sums and the call asks for BATCH_INVARIANT";
+    if (query->in_type == FMK_F32)
+        return "it multiplies activations of f16 or bf16";
+    if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
+        return "it multiplies one expert's rows and the call routes them to many";
+    if (query->depth < FMK_MANY_LEAST_M)
+        return "it is slower for so few rows";
+    if (query->depth > most && query->features & FMK_CUDA_CUBLAS && !not_for_gemm(query))
+        return "cuBLAS is faster for so many rows";
+    return NULL;
+}
+
 static const char *not_gemm_decoded(const struct fmk_query *query) {
     return query->m <= FMK_GEMM_M_DECODE ? "it is slower for so few rows" : not_for_gemm(query);
 }
@@ -321,6 +338,8 @@ static const struct fmk_kernel rows[] = {
      NULL},
     {"cuda.int4.wgmma", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T64, FMK_CUDA_SM90 | FMK_CUDA_SM90A, FMK_ACTS_F32,
      not_wgmma, NULL, FMK_CUDA_WGMMA, NULL},
+    {"cuda.int4.many", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T16, 0, FMK_ACTS_F32, not_many, NULL, FMK_CUDA_MANY,
+     NULL},
     {"cuda.dequant.cublas", FMK_BACKEND_CUDA, 0, FMK_CUDA_CUBLAS, FMK_ACTS_F32, not_gemm_decoded, NULL,
      FMK_CUDA_DECODE_GEMM, NULL},
     {"cuda.dense.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_mma_dense, NULL,

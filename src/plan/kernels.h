@@ -42,7 +42,8 @@ enum fmk_cuda_path {
     FMK_CUDA_DECODE_GEMM,
     FMK_CUDA_ONE, /* one token a block, of dense weights */
     FMK_CUDA_MMA,
-    FMK_CUDA_FEW, /* tiles of few tokens, over int4.t64 */
+    FMK_CUDA_MANY, /* int4.t16, tiles of many tokens */
+    FMK_CUDA_FEW,  /* tiles of few tokens, over int4.t64 */
     FMK_CUDA_WGMMA,
     FMK_CUDA_PLAIN,
     FMK_CUDA_DOUBLE /* plain, with double accumulators */
@@ -94,6 +95,11 @@ enum {
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_WEIGHTS = 32 << 20,
     FMK_GEMM_M_DECODE = 64,
+    /* Of int4.t16: rows of an expert from which on the kernel for many is faster, and those up to which it is
+     * than cuBLAS on decoded weights: on GPUs whose cuBLAS has the same instructions, and on others. */
+    FMK_MANY_LEAST_M = 33,
+    FMK_MANY_MOST_M = 1024,
+    FMK_MANY_MOST_M_SM90 = 320,
     /* Of int4.t64, on compute capability 9.0: rows of an expert from which on wgmma is faster than kernels
      * for few, and those up to which it is than cuBLAS on decoded weights. */
     FMK_WGMMA_LEAST_M = 9,

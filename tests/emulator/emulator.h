@@ -284,6 +284,33 @@ inline uint32_t sub_f16x2(uint32_t a, uint32_t b) {
     };
     return difference(a, b) | difference(a >> 16, b >> 16) << 16;
 }
+inline uint32_t and_or(uint32_t value, uint32_t mask, uint32_t bits) {
+    return (value & mask) | bits;
+}
+inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        auto number = [shift](uint32_t pair) {
+            return static_cast<double>(f16_to_f32(static_cast<uint16_t>(pair >> shift)));
+        };
+        /* A product of two f16 and a sum with a third fit a double but for rare bits far below. */
+        d |= static_cast<uint32_t>(f32_to_f16(static_cast<float>(number(a) * number(b) + number(c))))
+             << shift;
+    }
+    return d;
+}
+
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        auto number = [shift](uint32_t pair) {
+            return static_cast<double>(bf16_to_f32(static_cast<uint16_t>(pair >> shift)));
+        };
+        d |= static_cast<uint32_t>(f32_to_bf16(static_cast<float>(number(a) * number(b) + number(c))))
+             << shift;
+    }
+    return d;
+}
 inline float mul_rn(float a, float b) {
     return a * b;
 }
@@ -326,6 +353,9 @@ inline uint32_t load_volatile(const uint32_t *from) {
 }
 inline uint4 load_stream(const void *from) {
     return emulator::load_aligned<uint4>(from);
+}
+inline uint8_t *dynamic_shared() {
+    return emulator::dynamic_memory();
 }
 inline uint4 load_16(const void *from) {
     return emulator::load_aligned<uint4>(from);

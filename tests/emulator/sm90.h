@@ -5,9 +5,6 @@
 #include "async.h"
 #include "races.h"
 
-inline uint8_t *dynamic_shared() {
-    return emulator::dynamic_memory();
-}
 inline uint32_t shared_address(const void *at) {
     return emulator::shared_address(at);
 }
@@ -133,33 +130,6 @@ inline void wait_for_flag(const uint64_t *flag, uint64_t value) {
 
 /* ---- arithmetic of two at once ---- */
 
-inline uint32_t and_or(uint32_t value, uint32_t mask, uint32_t bits) {
-    return (value & mask) | bits;
-}
-inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t d = 0;
-    for (int shift = 0; shift < 32; shift += 16) {
-        auto number = [shift](uint32_t pair) {
-            return static_cast<double>(f16_to_f32(static_cast<uint16_t>(pair >> shift)));
-        };
-        /* A product of two f16 and a sum with a third fit a double but for rare bits far below. */
-        d |= static_cast<uint32_t>(f32_to_f16(static_cast<float>(number(a) * number(b) + number(c))))
-             << shift;
-    }
-    return d;
-}
-
-inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t d = 0;
-    for (int shift = 0; shift < 32; shift += 16) {
-        auto number = [shift](uint32_t pair) {
-            return static_cast<double>(bf16_to_f32(static_cast<uint16_t>(pair >> shift)));
-        };
-        d |= static_cast<uint32_t>(f32_to_bf16(static_cast<float>(number(a) * number(b) + number(c))))
-             << shift;
-    }
-    return d;
-}
 inline uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
     return fma_bf16x2(a, b, 0);
 }
