@@ -37,29 +37,41 @@ extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_256x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<F16, Plan<2, 2, 128, 0, 2>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<F16, Wide<128>>(args);
+    linear_wide<F16, Wide<2, 128, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_144(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128x144(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<F16, Wide<144>>(args);
+    linear_wide<F16, Wide<2, 144, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_160(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128x160(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<F16, Wide<160>>(args);
+    linear_wide<F16, Wide<2, 160, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_192(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128x192(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<F16, Wide<192>>(args);
+    linear_wide<F16, Wide<2, 192, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_224(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128x224(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<F16, Wide<224>>(args);
+    linear_wide<F16, Wide<2, 224, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_256(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_128x256(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<F16, Wide<256>>(args);
+    linear_wide<F16, Wide<2, 256, 1>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_wide_256x256(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<2, 256, 2>>(args);
+}
+extern "C" __global__ __launch_bounds__(512, 1) void int4_f16_wide_192x64(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<3, 64, 1>>(args);
+}
+extern "C" __global__ __launch_bounds__(512, 1) void int4_f16_wide_192x128(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<F16, Wide<3, 128, 1>>(args);
 }
 extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_128x16(
     const __grid_constant__ struct fmk_wgmma_args args) {
@@ -97,27 +109,39 @@ extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_256x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<Bf16, Plan<2, 2, 128, 0, 2>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<Bf16, Wide<128>>(args);
+    linear_wide<Bf16, Wide<2, 128, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_144(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128x144(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<Bf16, Wide<144>>(args);
+    linear_wide<Bf16, Wide<2, 144, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_160(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128x160(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<Bf16, Wide<160>>(args);
+    linear_wide<Bf16, Wide<2, 160, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_192(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128x192(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<Bf16, Wide<192>>(args);
+    linear_wide<Bf16, Wide<2, 192, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_224(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128x224(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<Bf16, Wide<224>>(args);
+    linear_wide<Bf16, Wide<2, 224, 1>>(args);
 }
-extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_256(
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_128x256(
     const __grid_constant__ struct fmk_wgmma_args args) {
-    linear_wide<Bf16, Wide<256>>(args);
+    linear_wide<Bf16, Wide<2, 256, 1>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_wide_256x256(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<2, 256, 2>>(args);
+}
+extern "C" __global__ __launch_bounds__(512, 1) void int4_bf16_wide_192x64(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<3, 64, 1>>(args);
+}
+extern "C" __global__ __launch_bounds__(512, 1) void int4_bf16_wide_192x128(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wide<Bf16, Wide<3, 128, 1>>(args);
 }

@@ -11,6 +11,12 @@ __device__ __forceinline__ uint32_t shared_address(const void *at) {
     return (uint32_t)__cvta_generic_to_shared(at);
 }
 
+/* A value that all lanes of the warp have, so that the compiler knows: what depends on it alone may be computed
+ * once for the warp. */
+__device__ __forceinline__ int32_t same_in_all_lanes(int32_t value) {
+    return __shfl_sync(~0u, value, 0);
+}
+
 /* ---- mbarriers: a phase ends when so many threads have arrived and the bytes that they expected have ----
  */
 
@@ -25,6 +31,16 @@ __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
 __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
                  "r"(bytes)
+                 : "memory");
+}
+
+/* On the barrier that another block of the cluster has at this address: nothing that this block has written
+ * need be seen there. */
+__device__ __forceinline__ void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
+    asm volatile("{\n\t.reg .b32 there;\n\t"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
+                 "r"(rank)
                  : "memory");
 }
 
@@ -75,6 +91,16 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const void *map, int32
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared),
                  "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier)
+                 : "memory");
+}
+
+/* The same to every block of the cluster whose bit is set in `ranks`, to the same address; the bytes count on
+ * the barrier that each has at this address. */
+__device__ __forceinline__ void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column,
+                                            int32_t row, int32_t matrix, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared),
+                 "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier), "h"(ranks)
                  : "memory");
 }
 

@@ -30,27 +30,33 @@ enum {
     (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) +                              \
      FMK_WGMMA_REST(groups, r, tokens))
 
-/* Wide tiles (wgmma_wide.cuh): bytes of a block's shared memory. Stages have 64 k of activations, units 128 k
- * of two blocks of 64 rows. */
+/* Wide tiles (wgmma_wide.cuh), of so many warpgroups: bytes of a block's shared memory. Stages have 64 k of
+ * activations, units 128 k of 64 rows for each warpgroup. */
 enum {
     FMK_WIDE_UNITS = 3,
-    FMK_WIDE_WEIGHTS = 2 * FMK_WGMMA_UNIT,
     FMK_WIDE_OUT_TOKENS = 32, /* of outputs on their way */
     FMK_WIDE_OUT_PITCH = 144, /* of a token's, for each warpgroup */
-    FMK_WIDE_OUT = 2 * FMK_WIDE_OUT_TOKENS * FMK_WIDE_OUT_PITCH,
     FMK_WIDE_MOST_STAGES = 8,
-    FMK_WIDE_REST = FMK_WIDE_UNITS * (FMK_WIDE_WEIGHTS + 16) + FMK_WIDE_OUT + FMK_WIDE_MOST_STAGES * 16,
 };
+#define FMK_WIDE_WEIGHTS(groups) ((groups)*FMK_WGMMA_UNIT)
+#define FMK_WIDE_OUT(groups) ((groups)*FMK_WIDE_OUT_TOKENS * FMK_WIDE_OUT_PITCH)
+#define FMK_WIDE_REST(groups)                                                                                \
+    (FMK_WIDE_UNITS * (FMK_WIDE_WEIGHTS(groups) + 16) + FMK_WIDE_OUT(groups) + FMK_WIDE_MOST_STAGES * 16)
 #define FMK_WIDE_ACTS(tokens) ((tokens)*2 * FMK_WGMMA_BOX)
-#define FMK_WIDE_FIT(tokens) ((FMK_WGMMA_MOST_SHARED - FMK_WIDE_REST) / FMK_WIDE_ACTS(tokens))
-#define FMK_WIDE_STAGES(tokens)                                                                              \
-    (FMK_WIDE_FIT(tokens) < FMK_WIDE_MOST_STAGES ? FMK_WIDE_FIT(tokens) : FMK_WIDE_MOST_STAGES)
-#define FMK_WIDE_SHARED(tokens) (FMK_WIDE_STAGES(tokens) * FMK_WIDE_ACTS(tokens) + FMK_WIDE_REST)
+#define FMK_WIDE_FIT(groups, tokens) ((FMK_WGMMA_MOST_SHARED - FMK_WIDE_REST(groups)) / FMK_WIDE_ACTS(tokens))
+#define FMK_WIDE_STAGES(groups, tokens)                                                                      \
+    (FMK_WIDE_FIT(groups, tokens) < FMK_WIDE_MOST_STAGES ? FMK_WIDE_FIT(groups, tokens)                      \
+                                                         : FMK_WIDE_MOST_STAGES)
+#define FMK_WIDE_SHARED(groups, tokens)                                                                      \
+    (FMK_WIDE_STAGES(groups, tokens) * FMK_WIDE_ACTS(tokens) + FMK_WIDE_REST(groups))
 
 /* Where units of K are dealt out (wgmma_deal.cuh): bytes of the workspace, for so many blocks. */
-enum { FMK_WIDE_FLAGS = 4096, FMK_WIDE_MOST_BLOCKS = FMK_WIDE_FLAGS / 8, FMK_WIDE_MOST_TOKENS = 256 };
-#define FMK_WIDE_SUMS(tokens) (128 * 4 * (tokens)) /* of a block */
-#define FMK_WIDE_ROOM(blocks) (FMK_WIDE_FLAGS + (blocks)*FMK_WIDE_SUMS(FMK_WIDE_MOST_TOKENS))
+enum {
+    FMK_WIDE_FLAGS = 4096,
+    FMK_WIDE_MOST_BLOCKS = FMK_WIDE_FLAGS / 8,
+    FMK_WIDE_SUMS = 128 * 256 * 4 /* of a block, at most */
+};
+#define FMK_WIDE_ROOM(blocks) (FMK_WIDE_FLAGS + (blocks)*FMK_WIDE_SUMS)
 
 /* The kernels of each type of activations, by the rows and tokens of a tile. */
 enum {
@@ -63,12 +69,16 @@ enum {
     FMK_WGMMA_256X64,
     FMK_WGMMA_128X128,
     FMK_WGMMA_256X128,
-    FMK_WGMMA_WIDE_128, /* from here on: 128 rows */
-    FMK_WGMMA_WIDE_144,
-    FMK_WGMMA_WIDE_160,
-    FMK_WGMMA_WIDE_192,
-    FMK_WGMMA_WIDE_224,
-    FMK_WGMMA_WIDE_256,
+    FMK_WGMMA_WIDE, /* from here on wgmma_wide.cuh */
+    FMK_WGMMA_WIDE_128X128 = FMK_WGMMA_WIDE,
+    FMK_WGMMA_WIDE_128X144,
+    FMK_WGMMA_WIDE_128X160,
+    FMK_WGMMA_WIDE_128X192,
+    FMK_WGMMA_WIDE_128X224,
+    FMK_WGMMA_WIDE_128X256,
+    FMK_WGMMA_WIDE_256X256, /* of two blocks */
+    FMK_WGMMA_WIDE_192X64,
+    FMK_WGMMA_WIDE_192X128,
     FMK_WGMMA_VARIANTS
 };
 

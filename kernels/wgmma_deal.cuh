@@ -31,10 +31,11 @@ __device__ __forceinline__ int32_t first_unit_of(const Deal &deal, int32_t worke
  * tile's worth do not wait for what they are given. */
 __device__ __forceinline__ Deal make_deal(int32_t tiles, int32_t units, int32_t workers, int32_t worker,
                                           bool is_dealt) {
-    Deal deal = {units, workers, worker, worker, is_dealt ? max(tiles / workers - 1, 0) * workers : tiles};
+    Deal deal = {units, workers, worker, worker,
+                 is_dealt ? same_in_all_lanes(max(tiles / workers - 1, 0) * workers) : tiles};
     deal.dealt = (tiles - deal.first_dealt) * units;
-    deal.begin = first_unit_of(deal, worker);
-    deal.end = first_unit_of(deal, worker + 1);
+    deal.begin = same_in_all_lanes(first_unit_of(deal, worker));
+    deal.end = same_in_all_lanes(first_unit_of(deal, worker + 1));
     return deal;
 }
 
@@ -46,7 +47,7 @@ __device__ __forceinline__ bool next_piece(Deal &deal, Piece &piece) {
     }
     if (deal.begin >= deal.end)
         return false;
-    const int32_t tile = (deal.end - 1) / deal.units;
+    const int32_t tile = same_in_all_lanes((deal.end - 1) / deal.units);
     const int32_t first = tile * deal.units, begin = max(deal.begin, first);
     piece = Piece{deal.first_dealt + tile, Share{begin - first, deal.end - first}};
     deal.end = begin;
@@ -71,14 +72,20 @@ __device__ __forceinline__ int32_t next_giver(const Deal &deal, int32_t worker, 
 
 /* ---- the workspace: a worker gives away one tile at most ---- */
 
+template <class P> __device__ __forceinline__ int32_t block_of(int32_t worker) {
+    return P::BLOCKS == 2 ? 2 * worker + (int32_t)cluster_rank() : worker;
+}
+
+template <class P>
 __device__ __forceinline__ uint64_t *flag_of(const struct fmk_wgmma_args &args, int32_t worker) {
-    return (uint64_t *)args.room + worker;
+    return (uint64_t *)args.room + block_of<P>(worker);
 }
 
 /* First four of all threads' sums, then the next four. */
 template <class P>
 __device__ __forceinline__ float4 *sums_of(const struct fmk_wgmma_args &args, int32_t worker) {
-    return (float4 *)((char *)args.room + FMK_WIDE_FLAGS + (int64_t)worker * FMK_WIDE_SUMS(P::T));
+    return (float4 *)((char *)args.room + FMK_WIDE_FLAGS +
+                      (int64_t)block_of<P>(worker) * (P::THREADS * P::T / 2 * 4));
 }
 
 template <class P> __device__ __forceinline__ void give(float4 *to, const float (&total)[1][P::T / 2]) {

@@ -13,21 +13,24 @@
 #include "wgmma_deal.cuh"
 
 /* What lies where in shared memory: activations, weights, outputs on their way, barriers. */
-template <int T_> struct Wide {
-    static constexpr int WG = 2, R = 1, T = T_, PANELS = 2, ROWS = 128, THREADS = 256;
-    static constexpr int ACTS = FMK_WIDE_ACTS(T), WEIGHTS = FMK_WIDE_WEIGHTS;
-    static constexpr int STAGES = FMK_WIDE_STAGES(T), UNITS = FMK_WIDE_UNITS;
+template <int WG_, int T_, int BLOCKS_> struct Wide {
+    static constexpr int WG = WG_, R = 1, T = T_, BLOCKS = BLOCKS_, PANELS = WG, THREADS = 128 * WG;
+    static constexpr int ROWS = 64 * WG * BLOCKS; /* of all the blocks that share activations */
+    static constexpr int BOX = T / BLOCKS;        /* tokens that a block fetches, for all of them */
+    static constexpr int ACTS = FMK_WIDE_ACTS(T), WEIGHTS = FMK_WIDE_WEIGHTS(WG);
+    static constexpr int STAGES = FMK_WIDE_STAGES(WG, T), UNITS = FMK_WIDE_UNITS;
     /* Sums of another block come through the stages of activations: so many times 16 bytes of each thread. */
     static constexpr int QUADS = T / 8, STAGE_QUADS = ACTS / 16 / THREADS;
     static constexpr int TOKENS = FMK_WIDE_OUT_TOKENS, PITCH = FMK_WIDE_OUT_PITCH; /* of outputs, bytes */
-    static constexpr int OUT = FMK_WIDE_OUT;
-    static constexpr int SUMS_TOKENS = 16, SUMS_PITCH = 128 + 4; /* floats, of sums that are to be finished */
+    static constexpr int OUT = FMK_WIDE_OUT(WG);
+    static constexpr int SUMS_TOKENS = 16,
+                         SUMS_PITCH = 64 * WG + 4; /* floats, of sums that are to be finished */
     static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + UNITS * WEIGHTS,
                          AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
                          AT_UNIT_FULL = AT_EMPTY + 8 * STAGES, AT_UNIT_EMPTY = AT_UNIT_FULL + 8 * UNITS;
-    static_assert(AT_UNIT_EMPTY + 8 * UNITS <= FMK_WIDE_SHARED(T), "as much as the host asks for");
+    static_assert(AT_UNIT_EMPTY + 8 * UNITS <= FMK_WIDE_SHARED(WG, T), "as much as the host asks for");
     static_assert(STAGES >= 3 && UNITS >= 2, "one is multiplied, one released, one fetched");
-    static_assert(ACTS % 1024 == 0, "boxes begin where swizzles do");
+    static_assert(BOX * 128 % 1024 == 0, "boxes begin where swizzles do");
     static_assert(SUMS_TOKENS * SUMS_PITCH * 4 <= OUT && T % SUMS_TOKENS == 0, "sums lie over the outputs");
     static_assert(AT_OUT % 16 == 0 && AT_FULL % 8 == 0, "bulk copies and barriers are aligned");
 };
@@ -48,16 +51,27 @@ template <int COUNT> struct Turn {
     }
 };
 
-/* A stage, and a unit, is empty when every multiplying thread has let go of it: see release_stage. */
+/* A stage of activations is empty when the warps of all blocks that it is fetched for have let go of it, and
+ * a unit of weights when every multiplying thread has: see release_stage. */
 template <class P> __device__ __forceinline__ void init_wide_ring(const WideRing &ring) {
     if (threadIdx.x % 32)
         return;
     for (int32_t i = threadIdx.x / 32; i < P::STAGES + P::UNITS; i += blockDim.x / 32) {
         const int32_t unit = i - P::STAGES;
         mbarrier_init(unit < 0 ? ring.full + 8 * i : ring.unit_full + 8 * unit, 1);
-        mbarrier_init(unit < 0 ? ring.empty + 8 * i : ring.unit_empty + 8 * unit, P::THREADS);
+        mbarrier_init(unit < 0 ? ring.empty + 8 * i : ring.unit_empty + 8 * unit,
+                      unit < 0 ? 4 * P::WG * P::BLOCKS : P::THREADS);
     }
     fence_mbarrier_init();
+}
+
+/* What the warp has read of a stage may be overwritten. */
+template <class P> __device__ __forceinline__ void release_acts(const WideRing &ring, int32_t slot) {
+    if (threadIdx.x % 32)
+        return;
+    mbarrier_arrive(ring.empty + 8 * slot);
+    if constexpr (P::BLOCKS == 2)
+        mbarrier_arrive_at(cluster_rank() ^ 1, ring.empty + 8 * slot);
 }
 
 /* ---- fetching: one thread each ---- */
@@ -70,7 +84,14 @@ __device__ __forceinline__ void fetch_wide_acts(const void *map, const Tile &til
         const uint32_t full = ring.full + 8 * stage.slot;
         mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
         mbarrier_arrive_expecting(full, P::ACTS);
-        copy_box(ring.base + stage.slot * P::ACTS, map, FMK_WGMMA_BOX * step, tile.token, tile.expert, full);
+        const uint32_t to = ring.base + stage.slot * P::ACTS;
+        if constexpr (P::BLOCKS == 2) {
+            const uint32_t rank = cluster_rank();
+            copy_box_to(3, to + rank * (P::ACTS / 2), map, FMK_WGMMA_BOX * step,
+                        tile.token + (int32_t)rank * P::BOX, tile.expert, full);
+        } else {
+            copy_box(to, map, FMK_WGMMA_BOX * step, tile.token, tile.expert, full);
+        }
         stage.next();
     }
 }
@@ -83,7 +104,7 @@ __device__ __forceinline__ void fetch_given(const struct fmk_wgmma_args &args, c
                                             Turn<P::STAGES> &stage) {
     for (int32_t worker = next_giver(deal, deal.worker, piece); worker >= 0;
          worker = next_giver(deal, worker, piece)) {
-        uint64_t *flag = flag_of(args, worker);
+        uint64_t *flag = flag_of<P>(args, worker);
         wait_for_flag(flag, args.nonce);
         *flag = 0;
         fence_async_proxy_everywhere();
@@ -133,7 +154,9 @@ __device__ __forceinline__ void fetch_wide_weights(const struct fmk_linear_kerne
 template <class X, int T>
 __device__ __forceinline__ void multiply_columns(float *d, const uint32_t a[4], uint64_t b) {
     constexpr bool HALF = X::TYPE == NUMBER_F16;
-    if constexpr (T == 128)
+    if constexpr (T == 64)
+        X::multiply_64(d, a, b, true);
+    else if constexpr (T == 128)
         X::multiply_128(d, a, b, true);
     else if constexpr (T == 144)
         HALF ? wgmma_n144_f16(d, a, b, true) : wgmma_n144_bf16(d, a, b, true);
@@ -175,7 +198,8 @@ __device__ __forceinline__ void multiply_wide(const uint8_t *stages, const Part<
             }
             make_here(fragment[batch]);
             mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
-            const uint64_t acts = wgmma_descriptor(ring.base + stage.slot * P::ACTS);
+            const uint64_t acts =
+                wgmma_descriptor((uint32_t)same_in_all_lanes((int32_t)(ring.base + stage.slot * P::ACTS)));
             wgmma_fence();
 #pragma unroll
             for (int step = 0; step < STEPS; step++)
@@ -195,17 +219,20 @@ __device__ __forceinline__ void multiply_wide(const uint8_t *stages, const Part<
             }
             wgmma_wait<1>();
             if (batch || before >= 0)
-                mbarrier_arrive(ring.empty + 8 * before);
+                release_acts<P>(ring, before);
             before = stage.slot;
             stage.next();
         }
     }
     wgmma_wait<0>();
     settle<P::T / 2>(total[0]);
-    mbarrier_arrive(ring.empty + 8 * before);
+    release_acts<P>(ring, before);
 }
 
 /* ---- storing ---- */
+
+/* Loops over a tile's tokens are loops: sums are in registers, whose numbers must be known, but one copy of
+ * the code around them is soon in the instruction cache. */
 
 /* Where is_packed: a warpgroup's rows, some tokens at a time. */
 template <class X, class P>
@@ -215,16 +242,15 @@ __device__ __forceinline__ void store_wide_packed(const Target &target, uint8_t 
     const struct fmk_linear_part &part = target.args.part[target.tile.part];
     const int32_t row = target.tile.row + 64 * group + thread % 8 * 8;
     uint16_t *column = (uint16_t *)target.out() + part.column + row;
-    out += group * (P::OUT / 2);
+    out += group * (P::OUT / P::WG);
     add_bias<P>(target, total);
-#pragma unroll
-    for (int first = 0; first < P::T; first += P::TOKENS) {
-        if (first >= target.tile.count)
-            break;
+#pragma unroll 1
+    for (int first = 0; first < target.tile.count; first += P::TOKENS) {
         barrier_named(BARRIER_GROUP + group, 128); /* what was there is stored */
 #pragma unroll
-        for (int token = 0; token < P::TOKENS && first + token < P::T; token += 16)
-            put_packed<X, P>(shared_address(out) + token * P::PITCH, first + token, total);
+        for (int token = 0; token < P::T; token += 16)
+            if (token / P::TOKENS == first / P::TOKENS)
+                put_packed<X, P>(shared_address(out) + token % P::TOKENS * P::PITCH, token, total);
         barrier_named(BARRIER_GROUP + group, 128);
 #pragma unroll
         for (int token = thread / 8; token < P::TOKENS; token += 16)
@@ -234,22 +260,22 @@ __device__ __forceinline__ void store_wide_packed(const Target &target, uint8_t 
     }
 }
 
-/* Any other: sums of both warpgroups, some tokens at a time. */
+/* Any other: sums of all warpgroups, some tokens at a time. */
 template <class P>
 __device__ __forceinline__ void store_wide(const Target &target, float *sums,
                                            const float (&total)[1][P::T / 2]) {
     const bool glu = target.args.glu;
-    const int32_t quads = glu ? 16 : 32, n = target.args.part[target.tile.part].n;
-#pragma unroll
-    for (int first = 0; first < P::T; first += P::SUMS_TOKENS) {
-        if (first >= target.tile.count)
-            break;
+    const int32_t quads = glu ? 16 : 16 * P::WG, n = target.args.part[target.tile.part].n;
+#pragma unroll 1
+    for (int first = 0; first < target.tile.count; first += P::SUMS_TOKENS) {
         barrier_named(BARRIER_MULTIPLY, P::THREADS); /* what was there is stored */
 #pragma unroll
-        for (int j = 0; j < P::SUMS_TOKENS / 8; j++)
-            put_sums<1, P::T>(sums + 8 * j * P::SUMS_PITCH + threadIdx.x / 128 * 64, P::SUMS_PITCH, total,
-                              first / 8 + j);
+        for (int token = 0; token < P::T; token += 8)
+            if (token / P::SUMS_TOKENS == first / P::SUMS_TOKENS)
+                put_sums<1, P::T>(sums + token % P::SUMS_TOKENS * P::SUMS_PITCH + threadIdx.x / 128 * 64,
+                                  P::SUMS_PITCH, total, token / 8);
         barrier_named(BARRIER_MULTIPLY, P::THREADS);
+#pragma unroll 1
         for (int i = threadIdx.x; i < P::SUMS_TOKENS * quads; i += P::THREADS) {
             const int token = i / quads, row = i % quads * 4;
             const float *of = sums + token * P::SUMS_PITCH + row;
@@ -268,9 +294,20 @@ __device__ __forceinline__ void store_wide(const Target &target, float *sums,
 
 enum { BARRIER_GIVEN = BARRIER_HANDED };
 
+/* A worker is as many blocks as share activations, or one; of its tile, a block has these rows. */
 template <class P>
 __device__ __forceinline__ Deal find_deal(const struct fmk_wgmma_args &args, const Walk &walk) {
-    return make_deal(walk.tiles, units_of_k(args.linear), gridDim.x, blockIdx.x, args.room != NULL);
+    return make_deal(walk.tiles, units_of_k(args.linear), gridDim.x / P::BLOCKS, blockIdx.x / P::BLOCKS,
+                     args.room != NULL);
+}
+
+template <class P>
+__device__ __forceinline__ Tile find_wide_tile(const struct fmk_linear_kernel_args &args, const Walk &walk,
+                                               int32_t number) {
+    Tile tile = find_tile<P>(args, walk, number);
+    if (P::BLOCKS == 2)
+        tile.row += (int32_t)cluster_rank() * rows_of_tile<P>(args) / 2;
+    return tile;
 }
 
 /* Warps that do one thing each, for all pieces: fetch activations, fetch weights, tell that sums are given.
@@ -294,10 +331,10 @@ __device__ __forceinline__ void serve_wide(const struct fmk_wgmma_args &args, co
                 continue;
             barrier_named(BARRIER_GIVEN, P::THREADS + 32);
             if (lane == 0)
-                publish(flag_of(args, deal.worker), args.nonce);
+                publish(flag_of<P>(args, deal.worker), args.nonce);
             continue;
         }
-        const Tile tile = find_tile<P>(args.linear, walk, piece.tile);
+        const Tile tile = find_wide_tile<P>(args.linear, walk, piece.tile);
         if (lane == 0 && warp == ACTS_WARP) {
             fetch_wide_acts<P>(&args.in, tile, piece.share, ring, stage);
             if (!is_given(deal, piece))
@@ -325,7 +362,8 @@ __device__ __forceinline__ void take_given(const uint8_t *stages, const Deal &de
                 float *to = total[0] + 4 * (quad + i);
                 to[0] += of.x, to[1] += of.y, to[2] += of.z, to[3] += of.w;
             }
-            mbarrier_arrive(ring.empty + 8 * stage.slot);
+            barrier_named(BARRIER_MULTIPLY, P::THREADS); /* all have read it */
+            release_acts<P>(ring, stage.slot);
             stage.next();
         }
     }
@@ -342,7 +380,7 @@ __device__ __forceinline__ void multiply_wide_tiles(const struct fmk_wgmma_args 
     Turn<P::UNITS> unit = {0, 0};
     Piece piece;
     while (next_piece(deal, piece)) {
-        const Tile tile = find_tile<P>(linear, walk, piece.tile);
+        const Tile tile = find_wide_tile<P>(linear, walk, piece.tile);
         const Target target = {linear, tile};
         const Part<1> part = part_of<X, 1>(args, linear.glu ? threadIdx.x / 128 : tile.part);
         float total[1][P::T / 2];
@@ -376,12 +414,21 @@ template <class X, class P> __device__ __forceinline__ void linear_wide(const st
         prefetch_map(&args.in);
     init_wide_ring<P>(ring);
     __syncthreads();
+    if constexpr (P::BLOCKS == 2) { /* both blocks' barriers are there */
+        cluster_arrive();
+        cluster_wait();
+    }
     if (threadIdx.x >= P::THREADS) {
-        give_registers<40>();
+        give_registers<P::WG == 2 ? 40 : 32>();
         serve_wide<P>(args, ring);
     } else {
-        take_registers<232>();
+        take_registers<P::WG == 2 ? 232 : 160>();
         multiply_wide_tiles<X, P>(args, stages, ring);
+    }
+    if constexpr (P::BLOCKS == 2) { /* nobody tells this block's barriers anything any more */
+        __syncwarp();
+        cluster_arrive();
+        cluster_wait();
     }
 }
 

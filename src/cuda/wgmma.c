@@ -10,6 +10,7 @@ static const struct {
     bool glu;        /* can have gate and up */
     uint32_t shared; /* bytes */
     double unit, tile;
+    uint32_t blocks; /* that share activations; 0: see `clusters` */
 } variants[FMK_WGMMA_VARIANTS] = {
     [FMK_WGMMA_128X16] = {128, 16, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 467, 1214},
     [FMK_WGMMA_256X16] = {256, 16, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 819, 2422},
@@ -20,12 +21,15 @@ static const struct {
     [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1324, 8861},
     [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1118, 6510},
     [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2317, 7981},
-    [FMK_WGMMA_WIDE_128] = {128, 128, 2, true, FMK_WIDE_SHARED(128), 1130, 2500},
-    [FMK_WGMMA_WIDE_144] = {128, 144, 2, true, FMK_WIDE_SHARED(144), 1250, 2700},
-    [FMK_WGMMA_WIDE_160] = {128, 160, 2, true, FMK_WIDE_SHARED(160), 1370, 2900},
-    [FMK_WGMMA_WIDE_192] = {128, 192, 2, true, FMK_WIDE_SHARED(192), 1620, 3300},
-    [FMK_WGMMA_WIDE_224] = {128, 224, 2, true, FMK_WIDE_SHARED(224), 1870, 3700},
-    [FMK_WGMMA_WIDE_256] = {128, 256, 2, true, FMK_WIDE_SHARED(256), 2120, 4100},
+    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, true, FMK_WIDE_SHARED(2, 128), 1135, 2780, 1},
+    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, true, FMK_WIDE_SHARED(2, 144), 1269, 2940, 1},
+    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, true, FMK_WIDE_SHARED(2, 160), 1404, 3100, 1},
+    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, true, FMK_WIDE_SHARED(2, 192), 1672, 3420, 1},
+    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, true, FMK_WIDE_SHARED(2, 224), 1941, 3740, 1},
+    [FMK_WGMMA_WIDE_128X256] = {128, 256, 2, true, FMK_WIDE_SHARED(2, 256), 2210, 4060, 1},
+    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, true, FMK_WIDE_SHARED(2, 256), 2210, 4060, 2},
+    [FMK_WGMMA_WIDE_192X64] = {192, 64, 3, false, FMK_WIDE_SHARED(3, 64), 866, 2140, 1},
+    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, FMK_WIDE_SHARED(3, 128), 1672, 2780, 1},
 };
 
 enum {
@@ -62,24 +66,26 @@ static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units,
 }
 
 static bool is_wide(int32_t variant) {
-    return variant >= FMK_WGMMA_WIDE_128;
+    return variant >= FMK_WGMMA_WIDE;
 }
 
-/* Blocks, each of which takes every so-manieth tile, or as many units of K as every other. */
-static struct fmk_wgmma_cut cut_wide(int32_t variant, uint32_t tiles, uint32_t units, uint32_t blocks,
+/* Blocks, or pairs of them, each of which takes every so-manieth tile, or as many units of K as every other.
+ */
+static struct fmk_wgmma_cut cut_wide(int32_t variant, uint32_t tiles, uint32_t units, const uint32_t *at_once,
                                      bool room) {
-    uint32_t turns = (tiles + blocks - 1) / blocks;
+    uint32_t size = variants[variant].blocks, workers = at_once[size - 1];
+    uint32_t turns = (tiles + workers - 1) / workers;
     double unit = variants[variant].unit, tile = variants[variant].tile;
     double whole = turns * (units * unit + tile);
     double dealt =
-        (double)tiles * units / blocks * unit + (turns + 1) * tile + DEAL_CLOCKS * variants[variant].tokens;
+        (double)tiles * units / workers * unit + (turns + 1) * tile + DEAL_CLOCKS * variants[variant].tokens;
     /* What the kernel computes with 32 bits: see first_unit_of. */
-    bool fits = 2.0 * blocks * blocks * units < INT32_MAX && tiles < INT32_MAX / units;
+    bool fits = 2.0 * workers * workers * units < INT32_MAX;
     bool deal = room && fits && dealt < whole;
     return (struct fmk_wgmma_cut){.variant = variant,
-                                  .cluster = 1,
+                                  .cluster = (int32_t)size,
                                   .dealt = deal,
-                                  .blocks = deal ? blocks : fmk_min(tiles, blocks),
+                                  .blocks = size * (deal ? workers : fmk_min(tiles, workers)),
                                   .clocks = LAUNCH_CLOCKS + (deal ? dealt : whole)};
 }
 
@@ -96,7 +102,7 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
             continue;
         uint32_t tiles = tiles_of(problem, v);
         if (is_wide(v)) {
-            struct fmk_wgmma_cut candidate = cut_wide(v, tiles, units, at_once[0], problem->room);
+            struct fmk_wgmma_cut candidate = cut_wide(v, tiles, units, at_once, problem->room);
             if (candidate.clocks < best.clocks)
                 best = candidate;
             continue;
@@ -137,7 +143,7 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
     const cuuint64_t strides[] = {stride, expert};
     const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
     const cuuint32_t every[] = {1, 1, 1};
-    int32_t rows_of_box = is_wide(variant)                ? tokens
+    int32_t rows_of_box = is_wide(variant)                ? tokens / (int32_t)variants[variant].blocks
                           : tokens < FMK_WGMMA_BOX_TOKENS ? tokens
                                                           : FMK_WGMMA_BOX_TOKENS;
     const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)rows_of_box, 1};

@@ -238,7 +238,9 @@ static void check_cut(const struct subject *s, struct bench *b, const struct fmk
 
 static bool serves_glu(int32_t variant) {
     return variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 || variant == FMK_WGMMA_256X64 ||
-           variant >= FMK_WGMMA_256X128;
+           variant == FMK_WGMMA_256X128 ||
+           (variant >= FMK_WGMMA_WIDE && variant != FMK_WGMMA_WIDE_192X64 &&
+            variant != FMK_WGMMA_WIDE_192X128);
 }
 
 static void test_all(fmk_dtype type, const char *name) {
@@ -261,11 +263,12 @@ static void test_all(fmk_dtype type, const char *name) {
                 continue;
             for (size_t c = 0; c < 3; c++) {
                 /* Wide tiles: whole; cut between neighbours; between more than two. */
-                static const int32_t clusters[] = {1, 2, 5}, blocks[] = {2, 3, 17};
-                bool wide = variant >= FMK_WGMMA_WIDE_128;
+                static const int32_t clusters[] = {1, 2, 5}, workers[] = {2, 3, 17};
+                bool wide = variant >= FMK_WGMMA_WIDE;
+                int32_t size = wide ? 1 + (variant == FMK_WGMMA_WIDE_256X256) : clusters[c];
                 struct fmk_wgmma_cut cut = {.variant = variant,
-                                            .cluster = wide ? 1 : clusters[c],
-                                            .blocks = (uint32_t)(wide ? blocks[c] : 2 * clusters[c]),
+                                            .cluster = size,
+                                            .blocks = (uint32_t)(size * (wide ? workers[c] : 2)),
                                             .dealt = wide && c > 0};
                 if (!quick() || c == (i + (size_t)variant) % 3)
                     check_cut(&s, &b, &cut);

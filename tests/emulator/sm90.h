@@ -9,6 +9,10 @@ inline uint32_t shared_address(const void *at) {
     return emulator::shared_address(at);
 }
 
+inline int32_t same_in_all_lanes(int32_t value) {
+    return __shfl_sync(~0u, value, 0);
+}
+
 /* ---- mbarriers ---- */
 
 inline void mbarrier_init(uint32_t barrier, uint32_t count) {
@@ -20,6 +24,9 @@ inline void mbarrier_arrive(uint32_t barrier) {
 inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     emulator::mbarrier_expect(barrier, bytes);
     emulator::mbarrier_arrive(barrier);
+}
+inline void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
+    emulator::mbarrier_arrive(emulator::address_in(barrier, rank));
 }
 inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     emulator::mbarrier_wait(barrier, parity);
@@ -38,6 +45,11 @@ inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t r
                      uint32_t barrier) {
     const int32_t at[3] = {column, row, matrix};
     emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 3, barrier);
+}
+inline void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column, int32_t row,
+                        int32_t matrix, uint32_t barrier) {
+    const int32_t at[3] = {column, row, matrix};
+    emulator::copy_box(ranks, shared, map, at, 3, barrier);
 }
 inline void prefetch_map(const void *) {}
 
