@@ -1,6 +1,14 @@
 /* Grouped INT4 for many tokens, on compute capability 9.0: wgmma.cuh and wgmma_wide.cuh over int4.t64. */
 #include "wgmma_wide.cuh"
 
+extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_64x16(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<F16, Plan<2, 1, 16, 4, 4, true>>(args);
+}
+extern "C" __global__ __launch_bounds__(640, 1) void int4_f16_64x16_4(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<F16, Plan<4, 1, 16, 4, 4, true>>(args);
+}
 extern "C" __global__ __launch_bounds__(384, 1) void int4_f16_128x16(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wgmma<F16, Plan<2, 1, 16, 4, 4>>(args);
@@ -72,6 +80,14 @@ extern "C" __global__ __launch_bounds__(512, 1) void int4_f16_wide_192x64(
 extern "C" __global__ __launch_bounds__(512, 1) void int4_f16_wide_192x128(
     const __grid_constant__ struct fmk_wgmma_args args) {
     linear_wide<F16, Wide<3, 128, 1>>(args);
+}
+extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_64x16(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<Bf16, Plan<2, 1, 16, 4, 4, true>>(args);
+}
+extern "C" __global__ __launch_bounds__(640, 1) void int4_bf16_64x16_4(
+    const __grid_constant__ struct fmk_wgmma_args args) {
+    linear_wgmma<Bf16, Plan<4, 1, 16, 4, 4, true>>(args);
 }
 extern "C" __global__ __launch_bounds__(384, 1) void int4_bf16_128x16(
     const __grid_constant__ struct fmk_wgmma_args args) {

@@ -83,24 +83,24 @@ __device__ __forceinline__ void copy_bulk(uint32_t shared, const void *from, uin
         : "memory");
 }
 
-/* Starts a copy of a box of what `map` describes, a CUtensorMap of three dimensions in parameter or global
- * memory: from `column`, `row` and `matrix` on, laid out and swizzled as the map says; zeros where nothing
- * is. Its bytes count on the barrier. */
+/* Starts a copy of a box of what `map` describes, a CUtensorMap of four dimensions in parameter or global
+ * memory: from `column`, `row`, `chunk` and `matrix` on, laid out and swizzled as the map says; zeros where
+ * nothing is. Its bytes count on the barrier. */
 __device__ __forceinline__ void copy_box(uint32_t shared, const void *map, int32_t column, int32_t row,
-                                         int32_t matrix, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared),
-                 "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier)
+                                         int32_t chunk, int32_t matrix, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
+                 "l"(map), "r"(column), "r"(row), "r"(chunk), "r"(matrix), "r"(barrier)
                  : "memory");
 }
 
 /* The same to every block of the cluster whose bit is set in `ranks`, to the same address; the bytes count on
  * the barrier that each has at this address. */
 __device__ __forceinline__ void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column,
-                                            int32_t row, int32_t matrix, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared),
-                 "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(barrier), "h"(ranks)
+                                            int32_t row, int32_t chunk, int32_t matrix, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(shared),
+                 "l"(map), "r"(column), "r"(row), "r"(chunk), "r"(matrix), "r"(barrier), "h"(ranks)
                  : "memory");
 }
 
@@ -170,16 +170,25 @@ __device__ __forceinline__ uint32_t cluster_size() {
     return size;
 }
 
-/* Four floats of another block of the cluster, at what is `shared` in this one. */
-__device__ __forceinline__ float4 load_4_floats_of(uint32_t rank, uint32_t shared) {
-    uint32_t there;
-    float4 v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(there)
-                 : "memory");
-    return v;
+/* True in one lane, always the same, of a warp whose lanes all ask. */
+__device__ __forceinline__ bool elect_one() {
+    uint32_t chosen;
+    asm volatile("{\n\t.reg .pred p;\n\telect.sync _|p, 0xffffffff;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+                 : "=r"(chosen));
+    return chosen != 0;
+}
+
+/* Clusters lie along x. */
+__device__ __forceinline__ uint32_t cluster_id() {
+    uint32_t id;
+    asm volatile("mov.u32 %0, %%clusterid.x;" : "=r"(id));
+    return id;
+}
+
+__device__ __forceinline__ uint32_t clusters() {
+    uint32_t count;
+    asm volatile("mov.u32 %0, %%nclusterid.x;" : "=r"(count));
+    return count;
 }
 
 /* ---- flags in global memory ---- */

@@ -55,7 +55,7 @@ struct Place {
 
 template <class P> __device__ __forceinline__ Place place_of(int32_t at_zeros) {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, group = threadIdx.x / 128;
-    const uint32_t unit = P::AT_WEIGHTS + group * P::R * FMK_WGMMA_UNIT;
+    const uint32_t unit = P::AT_WEIGHTS + (P::DEEP ? 0 : group * P::R * FMK_WGMMA_UNIT);
     const uint32_t row = FMK_T64_PLACE(16 * warp + lane / 4);
     return Place{not_before_here(unit + FMK_INT4_UNIT_CODES * warp + 16 * lane),
                  not_before_here(unit + FMK_T64_CODES + 2 * row), not_before_here(unit + at_zeros + row),
@@ -139,7 +139,7 @@ template <class X, class P> struct Summed {
     }
 
     static __device__ __forceinline__ void multiply(const uint8_t *stages, const Part<P::R> &part,
-                                                    const Share &share, const Ring &ring, Stage &stage,
+                                                    int32_t units, const Ring &ring, Stage &stage,
                                                     float (&total)[P::R][P::T / 2]) {
         const Place place = place_of<P>(part.at_zeros);
         uint32_t fragment[2][STEPS][P::R][4], scales[P::R] = {}, next[P::R];
@@ -148,9 +148,9 @@ template <class X, class P> struct Summed {
         float sum[P::R][P::T / 2];
         int32_t before = -1;
         clear<P>(sum);
-        for (int32_t i = share.begin; i < share.end; i++) {
+        for (int32_t i = 0; i < units; i++) {
             const uint32_t at = stage.slot * P::WEIGHTS;
-            const uint64_t acts = wgmma_descriptor(ring.base + stage.slot * P::ACTS);
+            const uint64_t acts = wgmma_descriptor(acts_at<P>(ring, stage));
             mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
 #pragma unroll
             for (int r = 0; r < P::R; r++) {
@@ -181,7 +181,7 @@ template <class X, class P> struct Summed {
                 if (step + STEPS < 8)
                     unpack(codes, zeros, step + STEPS, fragment[(step / STEPS + 1) % 2]);
             }
-            next_stage<P>(stage);
+            next_stage<P, P::STRIDE>(stage);
         }
         wgmma_wait<0>();
         add(part.dtype, scales, sum, total);
@@ -196,7 +196,7 @@ template <class X, class P, bool FINE> struct Scaled {
     static constexpr int STEPS = P::SCALED_STEPS, TURNS = 4 / STEPS; /* a unit's */
 
     static __device__ __forceinline__ void multiply(const uint8_t *stages, const Part<P::R> &part,
-                                                    const Share &share, const Ring &ring, Stage &stage,
+                                                    int32_t units, const Ring &ring, Stage &stage,
                                                     float (&total)[P::R][P::T / 2]) {
         const Place place = place_of<P>(part.at_zeros);
         const int32_t shift = part.chunks == 2; /* from chunks of 32 k to groups */
@@ -205,7 +205,7 @@ template <class X, class P, bool FINE> struct Scaled {
         Group groups[P::R];
         typename X::Scales scales[P::R];
         int32_t before = -1;
-        if (share.begin < share.end) {
+        if (units > 0) {
             mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
 #pragma unroll
             for (int r = 0; r < P::R; r++) {
@@ -214,10 +214,10 @@ template <class X, class P, bool FINE> struct Scaled {
                 groups[r] = load_group(stages, place, at, 0);
             }
         }
-        for (int32_t i = TURNS * share.begin; i < TURNS * share.end; i++) {
+        for (int32_t i = 0; i < TURNS * units; i++) {
             const int32_t slot = stage.slot, turn = i % TURNS;
             const uint32_t at = slot * P::WEIGHTS;
-            const uint64_t acts = wgmma_descriptor(ring.base + slot * P::ACTS + turn * (P::ACTS / TURNS));
+            const uint64_t acts = wgmma_descriptor(acts_at<P>(ring, stage) + turn * (P::ACTS / TURNS));
 #pragma unroll
             for (int r = 0; r < P::R; r++)
                 scales[r] = X::scales(groups[r], part.dtype, part.inverse[r]);
@@ -240,8 +240,8 @@ template <class X, class P, bool FINE> struct Scaled {
                 /* What comes next is loaded while the tensor cores work. */
                 const bool last = batch == 1 && turn == TURNS - 1;
                 if (last)
-                    next_stage<P>(stage);
-                if (last && i + 1 < TURNS * share.end) {
+                    next_stage<P, P::STRIDE>(stage);
+                if (last && i + 1 < TURNS * units) {
                     mbarrier_wait(ring.full + 8 * stage.slot, stage.parity);
 #pragma unroll
                     for (int r = 0; r < P::R; r++) {
@@ -288,149 +288,175 @@ template <class X, class P, bool FINE> struct Scaled {
 };
 
 template <class X, class P>
-__device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part<P::R> &part,
-                                               const Share &share, const Ring &ring, Stage &stage,
+__device__ __forceinline__ void multiply_units(const uint8_t *stages, const Part<P::R> &part, int32_t units,
+                                               const Ring &ring, Stage &stage,
                                                float (&total)[P::R][P::T / 2]) {
     clear<P>(total);
     if constexpr (P::SUMMED_STEPS > 0) {
         if (part.chunks == 4) {
-            Summed<X, P>::multiply(stages, part, share, ring, stage, total);
+            Summed<X, P>::multiply(stages, part, units, ring, stage, total);
             return;
         }
     } else if (part.chunks == 4) {
-        Scaled<X, P, false>::multiply(stages, part, share, ring, stage, total);
+        Scaled<X, P, false>::multiply(stages, part, units, ring, stage, total);
         Scaled<X, P, false>::restore_range(part, total);
         return;
     }
-    Scaled<X, P, true>::multiply(stages, part, share, ring, stage, total);
+    Scaled<X, P, true>::multiply(stages, part, units, ring, stage, total);
     Scaled<X, P, true>::restore_range(part, total);
 }
 
 /* ---- the kernel ---- */
 
-/* A line of the arguments each: of all warps at once, what they wait for they do not wait for later, one line
- * after the other. */
-__device__ __forceinline__ void prefetch_arguments(const struct fmk_wgmma_args &args) {
-    enum { LINE = 64 };
-    for (uint32_t at = LINE * (threadIdx.x / 32); at < sizeof args; at += LINE * (blockDim.x / 32))
-        not_before_here(*(const uint32_t *)((const char *)&args + at));
-}
-
 /* What a block does with tiles. */
 struct Work {
     int32_t first, stride; /* tiles */
-    bool split;            /* the cluster shares K, */
+    bool split;            /* several share a tile's K, */
     Share share;           /* of which this is the block's */
 };
 
-template <class P> __device__ __forceinline__ Work find_work(const struct fmk_linear_kernel_args &args) {
-    const uint32_t rank = cluster_rank(), size = cluster_size();
-    const int32_t units = units_of_k(args);
-    const bool split = size > 1;
-    Work work;
-    work.first = blockIdx.x / size;
-    work.stride = gridDim.x / size;
-    work.split = split;
-    work.share = split ? share_of(units, rank, size) : Share{0, units};
-    return work;
+__device__ __forceinline__ Work find_work(const struct fmk_wgmma_start &start, bool deep) {
+    return Work{(int32_t)cluster_id(), (int32_t)clusters(), deep || cluster_size() > 1, share_of(start)};
 }
 
 /* Whether the warps beside those that fetch store a tile: not the block's last, after which the warpgroups,
  * which are more, have nothing else to do. */
 template <class X>
 __device__ __forceinline__ bool hands_over(const struct fmk_linear_kernel_args &args, const Tile &tile,
-                                           bool split, bool last) {
-    return !split && !last && is_packed<X>(args, args.part[tile.part]);
+                                           bool last) {
+    return !last && is_packed<X>(args, args.part[tile.part]);
 }
 
-/* Whether somebody wants what lies in shared memory, or its room, when a block is done with a tile that the
- * cluster shares: the next tile, or blocks that read the sums. Those that were sent have come. */
-template <class P> __device__ __forceinline__ bool shared_again(bool last) {
-    return !P::SENDS || !last;
+/* Between two tiles whose sums lie over the ring: all of the block are done with the first. */
+__device__ __forceinline__ void meet_block() {
+    fence_async_proxy(); /* copies will overwrite the sums */
+    __syncthreads();
 }
 
-/* Fetches, or stores what is handed over. */
+/* No block needs its ring any more. */
+__device__ __forceinline__ void meet_cluster() {
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
+}
+
+/* Stores what is handed over, or the sums that meet in the block, but for its last tile's. */
 template <class X, class P>
-__device__ __forceinline__ void fetch_all(const struct fmk_wgmma_args &args, const uint8_t *out,
-                                          const Ring &ring) {
-    const int32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32;
-    const int32_t first =
-        warp < STORING_WARPS ? P::WG : warp - STORING_WARPS; /* group whose tiles it stores */
-    const Work work = find_work<P>(args.linear);
-    /* Weights do not depend on the kernel before, but which tiles there are may. */
-    if (warp != WEIGHTS_WARP || args.linear.m_dev)
-        wait_for_dependency();
-    const Walk walk = make_walk<P>(args);
-    Stage stage = {0, 0};
+__device__ __forceinline__ void store_tiles(const struct fmk_wgmma_args &args, const Work &work,
+                                            uint8_t *stages, const Ring &ring) {
+    const uint32_t warp = threadIdx.x % FMK_WGMMA_FETCHING / 32 - STORING_WARPS;
+    const struct fmk_wgmma_walk walk = find_walk<P>(args);
     bool stored = false;
+    uint32_t parity = 0;
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
-        const Tile tile = find_tile<P>(args.linear, walk, number);
+        const Tile tile = find_tile<P>(args, walk, number);
+        const Target target = {args.linear, tile};
         const bool last = number + work.stride >= walk.tiles;
-        for (int32_t group = first; stored && group < P::WG; group += FETCHING_WARPS - STORING_WARPS)
+        if (work.split && P::OVER_RING) {
+            meet_cluster();
+            if (!last)
+                meet_block();
+            continue;
+        }
+        if (work.split) {
+            if (last)
+                break;
+            const Rank in = {cluster_rank(), cluster_size(), args.start.per_block};
+            const Outlet outlet = find_outlet<X>(target);
+            mbarrier_wait(ring.base + P::AT_SENT, parity);
+            finish_pieces<X, P>(target, outlet, in, stages + P::AT_SUMS, warp, MOST_STORING);
+            __syncwarp();
+            if (in.size == 1 && threadIdx.x % 32 == 0)
+                mbarrier_arrive(ring.base + P::AT_TAKEN);
+            else if (threadIdx.x % 32 < in.size)
+                mbarrier_arrive_at(threadIdx.x % 32, ring.base + P::AT_TAKEN);
+            parity ^= 1;
+            continue;
+        }
+        for (uint32_t group = warp; stored && group < P::WG; group += MOST_STORING)
             arrive_named(BARRIER_STORED + group, WITH_STORING);
-        stored = hands_over<X>(args.linear, tile, work.split, last);
-        for (int32_t group = first; stored && group < P::WG; group += FETCHING_WARPS - STORING_WARPS) {
+        stored = hands_over<X>(args.linear, tile, last);
+        for (uint32_t group = warp; stored && group < P::WG; group += MOST_STORING) {
             barrier_named(BARRIER_HANDED + group, WITH_STORING);
-            store_packed<P>(Target{args.linear, tile}, group, out + group * (P::OUT / P::WG),
+            store_packed<P>(target, (int)group, stages + P::AT_OUT + group * (P::OUT / P::WG),
                             threadIdx.x % 32, 32);
         }
-        if (warp == ACTS_WARP && threadIdx.x % 32 == 0)
-            fetch_acts<P>(&args.in, tile, work.share, ring, stage);
-        else if (warp == WEIGHTS_WARP)
-            fetch_weights<P>(args.linear, tile, work.share, ring, stage);
-        if (work.split) { /* the ring is the tile's sums for a while */
-            __syncwarp();
-            cluster_arrive();
-            cluster_wait();
-            if (shared_again<P>(last)) {
-                cluster_arrive();
-                cluster_wait();
-            }
+    }
+}
+
+/* All units of all tiles, but for the first `fetched`, which are on their way: `feed` and `stage` are past
+ * them. */
+template <class P, class Feed>
+__device__ __forceinline__ void fetch_tiles(const struct fmk_wgmma_args &args, const Work &work,
+                                            const struct fmk_wgmma_walk &walk, const Ring &ring, Feed &feed,
+                                            int32_t fetched, Stage &stage) {
+    const int32_t units = work.share.end - work.share.begin;
+    for (int32_t number = work.first; number < walk.tiles; number += work.stride, fetched = 0) {
+        if (!fetched)
+            feed.find(args, find_tile<P>(args, walk, number), work.share.begin, number == work.first);
+        feed.template fetch<false>(units - fetched, ring, stage);
+        if (work.split && P::OVER_RING) {
+            meet_cluster();
+            if (number + work.stride < walk.tiles)
+                meet_block();
         }
     }
 }
 
 template <class X, class P>
-__device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, uint8_t *stages,
-                                             const Ring &ring) {
+__device__ __forceinline__ void multiply_tiles(const struct fmk_wgmma_args &args, const Work &work,
+                                               uint8_t *stages, const Ring &ring) {
     const struct fmk_linear_kernel_args &linear = args.linear;
-    const int32_t group = threadIdx.x / 128;
+    /* From one lane, so that the compiler knows that a warp's lanes agree on what it makes of it. */
+    const int32_t group = __shfl_sync(0xffffffff, (int)threadIdx.x / 128, 0);
     uint8_t *out = stages + P::AT_OUT + group * (P::OUT / P::WG);
-    const Work work = find_work<P>(linear);
-    wait_for_dependency();
-    const Walk walk = make_walk<P>(args);
-    Stage stage = {0, 0};
-    bool handed = false; /* and `out` not taken back */
-    uint32_t parity = 0; /* of the next tile that the cluster shares */
+    const int32_t units = work.share.end - work.share.begin;
+    const int32_t of_group = P::DEEP ? (units - group + P::WG - 1) / P::WG : units;
+    const struct fmk_wgmma_walk walk = find_walk<P>(args);
+    const bool kept = keeps_acts<P>(walk, units);
+    Stage stage = {0, 0, 0}; /* of the tile's first unit */
+    bool handed = false;     /* and `out` not taken back */
+    uint32_t parity = 0;     /* of the next tile that several share */
     for (int32_t number = work.first; number < walk.tiles; number += work.stride) {
-        const Tile tile = find_tile<P>(linear, walk, number);
+        const Tile tile = find_tile<P>(args, walk, number);
         const Target target = {linear, tile};
         const bool last = number + work.stride >= walk.tiles;
         float total[P::R][P::T / 2];
         const Part<P::R> part = part_of<X, P::R>(args, tile.part);
-        multiply_units<X, P>(stages, part, work.share, ring, stage, total);
+        if (kept)
+            stage.acts = 0;
+        Stage own = stage;
+        if (P::DEEP)
+            advance<P>(own, group);
+        multiply_units<X, P>(stages, part, of_group, ring, own, total);
+        if (P::DEEP)
+            advance<P>(stage, units);
+        else
+            stage = own;
         if (work.split) {
-            const Rank in = {cluster_rank(), cluster_size()};
-            put_shared_tile<P>((float *)stages, total);
-            __syncwarp();
-            if constexpr (P::SENDS)
-                send_shared_tile<P>(target, in, (const float *)stages, ring.base, parity);
-            else
-                read_shared_tile<P>(target, in, ring.base);
-            parity ^= 1;
-            if (shared_again<P>(last)) {
-                fence_async_proxy(); /* copies will overwrite the sums */
-                __syncwarp();
-                cluster_arrive();
-                cluster_wait();
+            const Rank in = {cluster_rank(), cluster_size(), args.start.per_block};
+            if (number == work.first && in.size > 1)
+                cluster_wait(); /* the others' barriers are there */
+            if (P::OVER_RING)
+                meet_cluster();
+            else if (number != work.first)
+                mbarrier_wait(ring.base + P::AT_TAKEN, parity ^ 1);
+            send_pieces<P>(in, tile, stages, ring.base, total);
+            if (P::OVER_RING || last) {
+                const Outlet outlet = find_outlet<X>(target);
+                mbarrier_wait(ring.base + P::AT_SENT, parity);
+                finish_pieces<X, P>(target, outlet, in, stages + P::AT_SUMS, threadIdx.x / 32, 4 * P::WG);
             }
+            parity ^= 1;
+            if (P::OVER_RING && !last)
+                meet_block();
             continue;
         }
         if (handed)
             barrier_named(BARRIER_STORED + group, WITH_STORING);
         handed = false;
         if (is_packed<X>(linear, linear.part[tile.part]))
-            handed = finish_packed<X, P>(target, out, hands_over<X>(linear, tile, work.split, last), total);
+            handed = finish_packed<X, P>(target, out, hands_over<X>(linear, tile, last), total);
         else
             finish_tile<P>(target, (float *)out, total);
     }
@@ -439,22 +465,71 @@ __device__ __forceinline__ void multiply_all(const struct fmk_wgmma_args &args, 
 template <class X, class P> __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) {
     uint8_t *stages = dynamic_shared();
     const uint32_t base = shared_address(stages);
+    /* From one lane, so that the compiler knows that a warp's lanes agree on it. */
+    const int32_t warp = __shfl_sync(0xffffffff, (int32_t)threadIdx.x / 32, 0);
+    const int32_t fetching = warp - 4 * P::WG;
     const Ring ring = {base, base + P::AT_FULL, base + P::AT_EMPTY};
-    allow_dependents();
-    prefetch_arguments(args);
-    if (threadIdx.x == 0)
-        prefetch_map(&args.in);
-    if (threadIdx.x == 0)
-        mbarrier_init(base + P::AT_SENT, 1);
-    init_ring<P>(ring);
-    __syncthreads();
-    if (threadIdx.x >= 128 * P::WG) {
-        give_registers<56>();
-        fetch_all<X, P>(args, stages + P::AT_OUT, ring);
-    } else {
-        take_registers<P::WG == 2 ? 224 : 104>();
-        multiply_all<X, P>(args, stages, ring);
+    Stage stage = {0, 0, 0};
+    if (fetching == WEIGHTS_WARP) {
+        const Work work = find_work(args.start, P::DEEP);
+        const int32_t units = work.share.end - work.share.begin;
+        WeightsFeed<P> weights;
+        const bool early = weights.find_first(args.start, work.first, work.share.begin);
+        init_early<P>(ring);
+        if (early)
+            weights.template fetch<true>(min(units, P::EARLY), ring, stage);
+        __syncthreads();
+        if (cluster_size() > 1)
+            cluster_arrive();
+        allow_dependents();
+        give_registers<P::LEFT_REGISTERS>();
+        if (early && units > P::EARLY)
+            weights.template fetch<true>(min(units, P::STAGES) - P::EARLY, ring, stage);
+        else if (!early)
+            wait_for_dependency();
+        if (cluster_size() > 1)
+            cluster_wait();
+        fetch_tiles<P>(args, work, find_walk<P>(args), ring, weights, early ? min(units, P::STAGES) : 0,
+                       stage);
+        return;
     }
+    if (fetching == ACTS_WARP && elect_one())
+        prefetch_map(&args.in);
+    if (warp == 0 && elect_one()) {
+        mbarrier_init(base + P::AT_SENT, senders<P>(cluster_size()));
+        mbarrier_init(base + P::AT_TAKEN, MOST_STORING * cluster_size());
+    }
+    init_ring<P>(ring, warp, 4 * P::WG);
+    const Work work = find_work(args.start, P::DEEP);
+    __syncthreads();
+    if (cluster_size() > 1)
+        cluster_arrive();
+    if (fetching < 0) {
+        take_registers<P::TAKEN_REGISTERS>();
+        wait_for_dependency();
+        multiply_tiles<X, P>(args, work, stages, ring);
+        return;
+    }
+    give_registers<P::LEFT_REGISTERS>();
+    wait_for_dependency();
+    if (fetching == ACTS_WARP) {
+        const struct fmk_wgmma_walk walk = find_walk<P>(args);
+        const int32_t units = work.share.end - work.share.begin;
+        ActsFeed<P> acts;
+        acts.kept = keeps_acts<P>(walk, units);
+        const int32_t fetched = work.first < walk.tiles ? min(units, P::STAGES) : 0;
+        if (fetched) {
+            acts.find(args, find_tile<P>(args, walk, work.first), work.share.begin, true);
+            acts.template fetch<true>(fetched, ring, stage);
+        }
+        if (cluster_size() > 1)
+            cluster_wait();
+        fetch_tiles<P>(args, work, walk, ring, acts, fetched, stage);
+        return;
+    }
+    if (cluster_size() > 1)
+        cluster_wait();
+    store_tiles<X, P>(args, work, stages, ring);
 }
 
 #endif

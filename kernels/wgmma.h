@@ -7,48 +7,15 @@
 
 enum {
     FMK_WGMMA_K = FMK_INT4_UNIT_K, /* of a stage of the ring */
-    FMK_WGMMA_BOX = 64,            /* k of a box of activations: 128 bytes, as many as a swizzle spans */
-    FMK_WGMMA_BOX_TOKENS = 32,     /* of it, where a tile has more */
+    FMK_WGMMA_BOX = 64, /* k of a box of activations, or half a box: 128 bytes, as many as a swizzle spans */
+    FMK_WGMMA_BOX_TOKENS = 32,           /* of it, where a tile has more */
     FMK_WGMMA_UNIT = FMK_T64_UNIT(1, 1), /* room for the largest unit of weights */
     FMK_WGMMA_MOST_STAGES = 16,
-    FMK_WGMMA_MOST_SHARED = 227 << 10, /* bytes that a block of compute capability 9.0 may have */
-    FMK_WGMMA_MOST_CLUSTER = 8,        /* blocks */
-    FMK_WGMMA_FETCHING = 128,          /* threads that fetch, and store */
+    FMK_WGMMA_SHARED = 227 << 10, /* bytes, all that a block of compute capability 9.0 may have */
+    FMK_WGMMA_MOST_CLUSTER = 8,   /* blocks */
+    FMK_WGMMA_FETCHING = 128,     /* threads that fetch, and store */
+    FMK_WGMMA_TOGETHER = 16,      /* tiles of tokens that take turns with the same weights */
 };
-
-/* A block computes 64 r weight rows of each of its `groups` warpgroups by `tokens` tokens. Bytes of shared
- * memory: a stage of the ring, what a block has besides, the stages that fit, and the sum. */
-#define FMK_WGMMA_STAGE(groups, r, tokens) ((tokens)*2 * FMK_WGMMA_K + (groups) * (r)*FMK_WGMMA_UNIT)
-#define FMK_WGMMA_OUT(groups, r, tokens) ((groups) * (tokens) * (128 * (r) + 16))
-#define FMK_WGMMA_REST(groups, r, tokens) (FMK_WGMMA_OUT(groups, r, tokens) + FMK_WGMMA_MOST_STAGES * 16 + 8)
-#define FMK_WGMMA_FIT(groups, r, tokens)                                                                     \
-    ((FMK_WGMMA_MOST_SHARED - FMK_WGMMA_REST(groups, r, tokens)) / FMK_WGMMA_STAGE(groups, r, tokens))
-#define FMK_WGMMA_STAGES(groups, r, tokens)                                                                  \
-    (FMK_WGMMA_FIT(groups, r, tokens) < FMK_WGMMA_MOST_STAGES ? FMK_WGMMA_FIT(groups, r, tokens)             \
-                                                              : FMK_WGMMA_MOST_STAGES)
-#define FMK_WGMMA_SHARED(groups, r, tokens)                                                                  \
-    (FMK_WGMMA_STAGES(groups, r, tokens) * FMK_WGMMA_STAGE(groups, r, tokens) +                              \
-     FMK_WGMMA_REST(groups, r, tokens))
-
-/* Wide tiles (wgmma_wide.cuh), of so many warpgroups: bytes of a block's shared memory. Stages have 64 k of
- * activations, units 128 k of 64 rows for each warpgroup. */
-enum {
-    FMK_WIDE_UNITS = 3,
-    FMK_WIDE_OUT_TOKENS = 32, /* of outputs on their way */
-    FMK_WIDE_OUT_PITCH = 144, /* of a token's, for each warpgroup */
-    FMK_WIDE_MOST_STAGES = 8,
-};
-#define FMK_WIDE_WEIGHTS(groups) ((groups)*FMK_WGMMA_UNIT)
-#define FMK_WIDE_OUT(groups) ((groups)*FMK_WIDE_OUT_TOKENS * FMK_WIDE_OUT_PITCH)
-#define FMK_WIDE_REST(groups)                                                                                \
-    (FMK_WIDE_UNITS * (FMK_WIDE_WEIGHTS(groups) + 16) + FMK_WIDE_OUT(groups) + FMK_WIDE_MOST_STAGES * 16)
-#define FMK_WIDE_ACTS(tokens) ((tokens)*2 * FMK_WGMMA_BOX)
-#define FMK_WIDE_FIT(groups, tokens) ((FMK_WGMMA_MOST_SHARED - FMK_WIDE_REST(groups)) / FMK_WIDE_ACTS(tokens))
-#define FMK_WIDE_STAGES(groups, tokens)                                                                      \
-    (FMK_WIDE_FIT(groups, tokens) < FMK_WIDE_MOST_STAGES ? FMK_WIDE_FIT(groups, tokens)                      \
-                                                         : FMK_WIDE_MOST_STAGES)
-#define FMK_WIDE_SHARED(groups, tokens)                                                                      \
-    (FMK_WIDE_STAGES(groups, tokens) * FMK_WIDE_ACTS(tokens) + FMK_WIDE_REST(groups))
 
 /* Where units of K are dealt out (wgmma_deal.cuh): bytes of the workspace, for so many blocks. */
 enum {
@@ -60,6 +27,8 @@ enum {
 
 /* The kernels of each type of activations, by the rows and tokens of a tile. */
 enum {
+    FMK_WGMMA_64X16,   /* its warpgroups share K */
+    FMK_WGMMA_64X16_4, /* four of them */
     FMK_WGMMA_128X16,
     FMK_WGMMA_256X16,
     FMK_WGMMA_512X16,
@@ -87,9 +56,31 @@ struct fmk_tensor_map {
     uint64_t words[16];
 } __attribute__((aligned(64)));
 
+/* The tiles of a launch. `per_row`: of tiles of tokens 1, where all of them take turns with a row of weights;
+ * 0 where it is not so simple. */
+struct fmk_wgmma_walk {
+    int32_t row_tiles, token_tiles, tiles, tokens; /* tiles of all experts */
+    float per_row;
+};
+
+/* What is wanted before the first copy, in a line of constants. */
+struct fmk_wgmma_start {
+    const uint8_t *data; /* of the first part's first expert */
+    uint64_t stride;     /* as in struct fmk_linear_part */
+    int32_t bytes;       /* of its units */
+    int32_t last;        /* block of 64 of its rows */
+    int32_t row_tiles;   /* of it */
+    int32_t early_tiles; /* as many, if it is certain that they are wanted; else 0 */
+    struct fmk_wgmma_walk walk;
+    int32_t units, share; /* of K; what a block of a cluster takes of them */
+    float per_block;      /* of blocks of a cluster 1 */
+    int32_t pairs;        /* whether a box of activations is 128 k: a matrix of [k / 64] of [rows][64] */
+} __attribute__((aligned(64)));
+
 /* linear.in, in_rows, tiles, planes and blockIdx.z are not looked at. */
 struct fmk_wgmma_args {
-    struct fmk_tensor_map in; /* [experts][m - first_row][k] */
+    struct fmk_wgmma_start start;
+    struct fmk_tensor_map in; /* [experts][1 or k / 64][m - first_row][k or 64] */
     struct fmk_linear_kernel_args linear;
     const float
         *range[FMK_LAUNCH_PARTS]; /* struct fmk_range of each part, or NULL: scales go in as they are */

@@ -31,6 +31,7 @@ __device__ __forceinline__ int32_t first_unit_of(const Deal &deal, int32_t worke
  * tile's worth do not wait for what they are given. */
 __device__ __forceinline__ Deal make_deal(int32_t tiles, int32_t units, int32_t workers, int32_t worker,
                                           bool is_dealt) {
+    tiles = same_in_all_lanes(tiles);
     Deal deal = {units, workers, worker, worker,
                  is_dealt ? same_in_all_lanes(max(tiles / workers - 1, 0) * workers) : tiles};
     deal.dealt = (tiles - deal.first_dealt) * units;

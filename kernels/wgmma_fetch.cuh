@@ -5,32 +5,72 @@
 #include "wgmma_tiles.cuh"
 
 enum { ACTS_WARP, WEIGHTS_WARP, STORING_WARPS /* from here on */, FETCHING_WARPS = FMK_WGMMA_FETCHING / 32 };
+enum { MOST_STORING = FETCHING_WARPS - STORING_WARPS };
 
 struct Ring {
     uint32_t base, full, empty; /* addresses: stages, barriers */
 };
 
+/* Where a unit lies: activations and weights, and in which turn of the ring. */
 struct Stage {
-    int32_t slot, parity;
+    int32_t acts, slot, parity;
 };
 
-template <class P> __device__ __forceinline__ void next_stage(Stage &stage) {
-    if (++stage.slot == P::STAGES) {
-        stage.slot = 0;
+template <class P> __device__ __forceinline__ void advance(Stage &stage, int32_t stages) {
+    stage.slot += stages;
+    while (stage.slot >= P::STAGES) {
+        stage.slot -= P::STAGES;
         stage.parity ^= 1;
+    }
+    stage.acts += stages;
+    while (stage.acts >= P::ACT_STAGES)
+        stage.acts -= P::ACT_STAGES;
+}
+
+/* The same, of few. */
+template <class P, int STRIDE = 1> __device__ __forceinline__ void next_stage(Stage &stage) {
+    stage.slot += STRIDE;
+    if (stage.slot >= P::STAGES) {
+        stage.slot -= P::STAGES;
+        stage.parity ^= 1;
+    }
+    stage.acts += STRIDE;
+    if (stage.acts >= P::ACT_STAGES)
+        stage.acts -= P::ACT_STAGES;
+}
+
+template <class P> __device__ __forceinline__ uint32_t acts_at(const Ring &ring, const Stage &stage) {
+    return ring.base + (uint32_t)(P::DEEP ? stage.acts : stage.slot) * P::ACTS;
+}
+
+/* Whether a block's activations are the same for all its tiles, and stay in shared memory. */
+template <class P>
+__device__ __forceinline__ bool keeps_acts(const struct fmk_wgmma_walk &walk, int32_t units) {
+    return P::DEEP && walk.tiles == walk.row_tiles && units <= P::ACT_STAGES;
+}
+
+/* A stage is full when activations and weights have come, and empty when every thread that multiplies it has
+ * let go of it. Warp `warp` of `warps` makes the barriers of some stages, for one after the other they take a
+ * thousand clocks; but those of the first EARLY stages that say that they are full are made by the warp that
+ * fetches weights, which then need not wait for anybody. */
+template <class P> __device__ __forceinline__ void init_ring(const Ring &ring, int32_t warp, int32_t warps) {
+    if (elect_one()) {
+        for (int32_t stage = warp; stage < P::STAGES; stage += warps) {
+            if (stage >= P::EARLY)
+                mbarrier_init(ring.full + 8 * stage, 2);
+            mbarrier_init(ring.empty + 8 * stage, P::RELEASES);
+        }
+        fence_mbarrier_init();
     }
 }
 
-/* A stage is full when activations and weights have come, and empty when every multiplying thread has let go
- * of it. Each warp makes the barriers of some stages: one after the other they take a thousand clocks. */
-template <class P> __device__ __forceinline__ void init_ring(const Ring &ring) {
-    if (threadIdx.x % 32)
-        return;
-    for (int32_t stage = threadIdx.x / 32; stage < P::STAGES; stage += blockDim.x / 32) {
-        mbarrier_init(ring.full + 8 * stage, 2);
-        mbarrier_init(ring.empty + 8 * stage, 128 * P::WG);
+template <class P> __device__ __forceinline__ void init_early(const Ring &ring) {
+    if (elect_one()) {
+#pragma unroll
+        for (int32_t stage = 0; stage < P::EARLY; stage++)
+            mbarrier_init(ring.full + 8 * stage, 2);
+        fence_mbarrier_init();
     }
-    fence_mbarrier_init();
 }
 
 /* Copies may fetch into the stage again, as far as this thread is concerned. One arrival for a warp is no
@@ -44,54 +84,119 @@ __device__ __forceinline__ int32_t unit_bytes(const struct fmk_linear_part &part
     return FMK_T64_CODES + groups * FMK_T64_ROWS * (part.has_zeros ? 3 : 2);
 }
 
-/* One warp; a lane 64 rows. */
-template <class P>
-__device__ __forceinline__ void fetch_weights(const struct fmk_linear_kernel_args &args, const Tile &tile,
-                                              const Share &share, const Ring &ring, Stage &stage) {
-    const int lane = threadIdx.x % 32, group = lane / P::R, r = lane % P::R;
-    const struct fmk_linear_part &part = args.part[args.glu ? r : tile.part];
-    const int32_t bytes = unit_bytes(part);
-    int32_t block = tile.row / FMK_T64_ROWS + (args.glu ? group : lane);
-    block = min(block, (part.n - 1) / FMK_T64_ROWS); /* rows that are not there are not stored */
-    const uint8_t *from = (const uint8_t *)part.data +
-                          (uint64_t)(args.expert + tile.expert) * part.expert_stride +
-                          (uint64_t)block * part.stride + (int64_t)share.begin * bytes;
-    for (int32_t unit = share.begin; unit < share.end; unit++) {
-        const uint32_t full = ring.full + 8 * stage.slot;
-        mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
-        if (lane == 0)
-            mbarrier_arrive_expecting(full, P::PANELS * bytes);
-        __syncwarp();
-        if (lane < P::PANELS)
-            copy_bulk(ring.base + P::AT_WEIGHTS + stage.slot * P::WEIGHTS + lane * FMK_WGMMA_UNIT, from,
-                      bytes, full);
-        from += bytes;
-        next_stage<P>(stage);
-    }
-}
+/* What one warp fetches, and from where: one of its threads does. `find` begins with a unit of a tile; FRESH:
+ * no stage has been fetched into yet. */
 
-/* One thread. Past k, boxes are zeros. Those without a token are not fetched: each token has sums of its own,
- * and what is not there takes as long to be made zero as to be fetched. */
-template <class P>
-__device__ __forceinline__ void fetch_acts(const void *map, const Tile &tile, const Share &share,
-                                           const Ring &ring, Stage &stage) {
-    constexpr int TOKENS = P::T < FMK_WGMMA_BOX_TOKENS ? P::T : FMK_WGMMA_BOX_TOKENS;
-    constexpr int BYTES = 2 * FMK_WGMMA_BOX * TOKENS;
-    const int32_t boxes = (tile.count + TOKENS - 1) / TOKENS;
-    for (int32_t unit = share.begin; unit < share.end; unit++) {
-        const uint32_t at = ring.base + stage.slot * P::ACTS, full = ring.full + 8 * stage.slot;
-        mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
-        mbarrier_arrive_expecting(full, 2 * BYTES * boxes);
+template <class P> struct WeightsFeed {
+    const uint8_t *from;
+    uint64_t next[2]; /* bytes to the next 64 rows of a warpgroup, and from one's first to the next's */
+    int32_t bytes;    /* of a unit */
+    int32_t panels;   /* of 64 rows, that are there: what is not is not stored either */
+
+    /* Of a block's first tile, in few instructions; false where it takes more. Weights do not depend on the
+     * kernel before, but which tiles there are may. */
+    __device__ __forceinline__ bool find_first(const struct fmk_wgmma_start &start, int32_t number,
+                                               int32_t unit) {
+        const int32_t row_tile = (int32_t)(((float)number + 0.5f) * start.walk.per_row);
+        const int32_t block = row_tile * P::PANELS;
+        bytes = start.bytes;
+        next[0] = start.stride;
+        next[1] = start.stride * P::R;
+        panels = min(start.last + 1 - block, (int32_t)P::PANELS);
+        from = start.data + (uint64_t)block * start.stride + (int64_t)unit * bytes;
+        return row_tile < start.early_tiles;
+    }
+
+    __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit,
+                                         bool) {
+        const struct fmk_linear_kernel_args &a = args.linear;
+        const struct fmk_linear_part &part = a.part[tile.part];
+        const int32_t block = tile.row / FMK_T64_ROWS,
+                      left = (part.n + FMK_T64_ROWS - 1) / FMK_T64_ROWS - block;
+        bytes = unit_bytes(part);
+        from = (const uint8_t *)part.data + (uint64_t)(a.expert + tile.expert) * part.expert_stride +
+               (uint64_t)block * part.stride + (int64_t)unit * bytes;
+        next[0] = a.glu ? (const uint8_t *)a.part[1].data - (const uint8_t *)part.data : part.stride;
+        next[1] = a.glu ? part.stride : part.stride * P::R;
+        panels = min(a.glu ? left * P::R : left, (int32_t)P::PANELS);
+    }
+
+    template <bool FRESH>
+    __device__ __forceinline__ void fetch(int32_t units, const Ring &ring, Stage &stage) {
+        if (elect_one())
+            for (int32_t i = 0; i < units; i++) {
+                const uint32_t full = ring.full + 8 * stage.slot,
+                               at = ring.base + P::AT_WEIGHTS + stage.slot * P::WEIGHTS;
+                if (!FRESH)
+                    mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
+                mbarrier_arrive_expecting(full, panels * bytes);
+#pragma unroll
+                for (int panel = 0; panel < P::PANELS; panel++)
+                    if (panel < panels)
+                        copy_bulk(at + panel * FMK_WGMMA_UNIT,
+                                  from + panel / P::R * next[1] + panel % P::R * next[0], bytes, full);
+                from += bytes;
+                next_stage<P>(stage);
+            }
+        __syncwarp();
+    }
+};
+
+/* Past k, boxes are zeros. Those without a token are not fetched: each token has sums of its own, and what is
+ * not there takes as long to be made zero as to be fetched. */
+template <class P> struct ActsFeed {
+    static constexpr int TOKENS = P::T < FMK_WGMMA_BOX_TOKENS ? P::T : FMK_WGMMA_BOX_TOKENS;
+    static constexpr int BYTES = 2 * FMK_WGMMA_BOX * TOKENS;
+
+    const void *map;
+    int32_t token, expert, boxes, k;
+    bool kept, here; /* they are the same for all tiles; they have been fetched for the tile before */
+    bool pairs;      /* a box is a stage's */
+
+    __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit,
+                                         bool first) {
+        here = kept && !first;
+        pairs = args.start.pairs;
+        map = &args.in;
+        token = tile.token;
+        expert = tile.expert;
+        boxes = (tile.count + TOKENS - 1) / TOKENS;
+        k = FMK_WGMMA_K * unit;
+    }
+
+    __device__ __forceinline__ void copy(uint32_t at, uint32_t full) const {
+        if (P::T == TOKENS && pairs) {
+            copy_box(at, map, 0, token, k / FMK_WGMMA_BOX, expert, full);
+            return;
+        }
 #pragma unroll
         for (int half = 0; half < 2; half++)
 #pragma unroll
             for (int box = 0; box < P::T / TOKENS; box++)
                 if (box < boxes)
-                    copy_box(at + half * P::ACTS / 2 + BYTES * box, map,
-                             FMK_WGMMA_K * unit + FMK_WGMMA_BOX * half, tile.token + TOKENS * box,
-                             tile.expert, full);
-        next_stage<P>(stage);
+                    copy_box(at + half * P::ACTS / 2 + BYTES * box, map, k + FMK_WGMMA_BOX * half,
+                             token + TOKENS * box, 0, expert, full);
     }
-}
+
+    template <bool FRESH>
+    __device__ __forceinline__ void fetch(int32_t units, const Ring &ring, Stage &stage) {
+        if (elect_one())
+#pragma unroll 1
+            for (int32_t i = 0; i < units; i++) {
+                const uint32_t full = ring.full + 8 * stage.slot;
+                if (!FRESH)
+                    mbarrier_wait(ring.empty + 8 * stage.slot, stage.parity ^ 1);
+                if (here) {
+                    mbarrier_arrive(full);
+                } else {
+                    mbarrier_arrive_expecting(full, 2 * BYTES * boxes);
+                    copy(acts_at<P>(ring, stage), full);
+                }
+                k += FMK_WGMMA_K;
+                next_stage<P>(stage);
+            }
+        __syncwarp();
+    }
+};
 
 #endif

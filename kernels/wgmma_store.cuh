@@ -217,95 +217,190 @@ __device__ __forceinline__ void finish_tile(const Target &target, float *sums,
     }
 }
 
-/* ---- a tile that a cluster shares: of every size-th token a block adds up the sums of all, in their order
- * ---- */
+/* ---- a tile that several share: blocks of a cluster, or a block's warpgroups ---- */
 
-/* What a block has in its cluster. */
+/* A piece is what a warp has of 8 tokens. Piece p is finished by block p % size, where the pieces of all
+ * meet, as they lie in registers. */
 struct Rank {
     uint32_t rank, size;
+    float per_block; /* 1 / size */
 
-    __device__ __forceinline__ int tokens_of(int count, uint32_t of) const {
-        return (count - (int)of + (int)size - 1) / (int)size;
+    __device__ __forceinline__ uint32_t over_size(uint32_t i) const {
+        return (uint32_t)(((float)i + 0.5f) * per_block);
+    }
+    __device__ __forceinline__ uint32_t own_of(uint32_t pieces) const {
+        return over_size(pieces + size - 1 - rank);
     }
 };
 
-/* Each block puts its sums over its ring. */
-template <class P>
-__device__ __forceinline__ void put_shared_tile(float *sums, const float (&total)[P::R][P::T / 2]) {
-    const int group = threadIdx.x / 128;
-    barrier_named(BARRIER_MULTIPLY, 128 * P::WG); /* nobody reads the ring any more */
-#pragma unroll
-    for (int j = 0; j < P::T / 8; j++)
-        put_sums<P::R, P::T>(sums + 8 * j * P::SPLIT_PITCH + 64 * P::R * group, P::SPLIT_PITCH, total, j);
+template <class P> __device__ __forceinline__ uint32_t pieces_of(const Tile &tile) {
+    return (uint32_t)(tile.count + 7) / 8 * P::WARPS;
 }
 
-/* Finishes the block's tokens; `sum_of(i, row)` is the sum of the i-th of them. */
-template <class P, class Sum>
-__device__ __forceinline__ void finish_shared_tile(const Target &target, const Rank &in, const Sum &sum_of) {
-    const bool glu = target.args.glu;
-    const int32_t n = target.args.part[target.tile.part].n, quads = glu ? P::ROWS / 8 : P::ROWS / 4;
-    for (int i = threadIdx.x; i < in.tokens_of(target.tile.count, in.rank) * quads; i += 128 * P::WG) {
-        const int own = i / quads, token = own * in.size + in.rank, row = i % quads * 4;
-        if (target.tile.row + row >= n)
-            continue;
-        if (P::R == 2 && glu) { /* of each warpgroup 64 rows of gate, then of up */
-            const int at = row / 64 * 128 + row % 64;
-            finish_quad_glu(target, token, target.tile.row + row, sum_of(own, at), sum_of(own, at + 64));
-        } else {
-            finish_quad(target, token, target.tile.row + row, sum_of(own, row));
+/* What a phase of `sent` waits for: one thread, which says how many bytes will come; or within a block, which
+ * cannot send, every thread. */
+template <class P> __device__ __forceinline__ uint32_t senders(uint32_t size) {
+    return P::DEEP && size == 1 ? 128 * P::WG : 1;
+}
+
+template <class P>
+__device__ __forceinline__ void send_pieces(const Rank &in, const Tile &tile, uint8_t *stages, uint32_t base,
+                                            const float (&total)[P::R][P::T / 2]) {
+    const uint32_t warp = threadIdx.x / 32 % P::WARPS, group = threadIdx.x / 128;
+    const uint32_t sources = in.size * P::SOURCES, source = in.rank * P::SOURCES + (P::DEEP ? group : 0);
+    const uint32_t whole = in.over_size(P::WARPS), rest = P::WARPS - whole * in.size;
+    const bool alone = P::DEEP && in.size == 1;
+    uint32_t own = in.over_size(warp), owner = warp - own * in.size;
+    if (!alone && threadIdx.x == 0)
+        mbarrier_arrive_expecting(base + P::AT_SENT, in.own_of(pieces_of<P>(tile)) * sources * P::PIECE);
+#pragma unroll
+    for (int j = 0; j < P::T / 8; j++) {
+        if (8 * j >= tile.count)
+            break;
+        const uint32_t to = P::AT_SUMS + (own * sources + source) * P::PIECE + threadIdx.x % 32 * 16;
+#pragma unroll
+        for (int r = 0; r < P::R; r++) {
+            const float4 sum =
+                make_float4(total[r][4 * j], total[r][4 * j + 1], total[r][4 * j + 2], total[r][4 * j + 3]);
+            if (alone)
+                *(float4 *)(stages + to + r * 512) = sum;
+            else
+                store_4_floats_to(owner, base + to + r * 512, sum, base + P::AT_SENT);
+        }
+        own += whole;
+        owner += rest;
+        if (owner >= in.size)
+            owner -= in.size, own++;
+    }
+    if (alone)
+        mbarrier_arrive(base + P::AT_SENT);
+}
+
+/* Rows row and row + 8 by tokens token and token + 1, as a lane has them. */
+__device__ __forceinline__ void finish_piece(const Target &to, int32_t row, int token, const float4 &sum) {
+    const struct fmk_linear_kernel_args &args = to.args;
+    const struct fmk_linear_part &part = args.part[to.tile.part];
+    const float *bias = to.bias(part);
+    const float s[2][2] = {{sum.x, sum.y}, {sum.z, sum.w}};
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        if (token + c >= to.tile.count)
+            break;
+        const int64_t out_row = to.row_of(token + c);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int32_t at = row + 8 * half;
+            if (at < part.n)
+                finish(args.epilogue, to.out(), out_row, part.column + at,
+                       s[half][c] + (bias ? bias[at] : 0.0f));
         }
     }
 }
 
-/* Four sums of all blocks; the i-th is at i * step from the first. They are loaded together. */
-template <class Load> __device__ __forceinline__ float4 add_up(uint32_t size, const Load &load) {
-    float4 of[FMK_WGMMA_MOST_CLUSTER], sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+/* The same of gate and up. */
+__device__ __forceinline__ void finish_piece_glu(const Target &to, int32_t row, int token, const float4 &gate,
+                                                 const float4 &up) {
+    const struct fmk_linear_kernel_args &args = to.args;
+    const float *gate_bias = to.bias(args.part[0]), *up_bias = to.bias(args.part[1]);
+    const float g[2][2] = {{gate.x, gate.y}, {gate.z, gate.w}}, u[2][2] = {{up.x, up.y}, {up.z, up.w}};
 #pragma unroll
-    for (uint32_t from = 0; from < FMK_WGMMA_MOST_CLUSTER; from++)
-        of[from] = from < size ? load(from) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int c = 0; c < 2; c++) {
+        if (token + c >= to.tile.count)
+            break;
+        const int64_t out_row = to.row_of(token + c);
 #pragma unroll
-    for (uint32_t from = 0; from < FMK_WGMMA_MOST_CLUSTER; from++)
-        sum.x += of[from].x, sum.y += of[from].y, sum.z += of[from].z, sum.w += of[from].w;
-    return sum;
-}
-
-/* Every block sends the others their tokens' sums: none waits for what others have written, which would be a
- * fence of the whole device. `sent` counts the bytes. */
-template <class P>
-__device__ __forceinline__ void send_shared_tile(const Target &target, const Rank &in, const float *sums,
-                                                 uint32_t base, uint32_t parity) {
-    const int count = target.tile.count, room = (P::T + in.size - 1) / in.size;
-    const uint32_t sent = base + P::AT_SENT;
-    if (threadIdx.x == 0)
-        mbarrier_arrive_expecting(sent, in.size * in.tokens_of(count, in.rank) * P::ROWS * 4);
-    barrier_named(BARRIER_MULTIPLY, 128 * P::WG);
-    __syncwarp();
-    cluster_arrive();
-    cluster_wait(); /* no block needs its ring any more */
-    for (int i = threadIdx.x; i < count * (P::ROWS / 4); i += 128 * P::WG) {
-        const int token = i / (P::ROWS / 4), row = i % (P::ROWS / 4) * 4, to = token % in.size;
-        const int at = (in.rank * room + token / in.size) * P::SPLIT_PITCH + row;
-        store_4_floats_to(to, base + P::AT_RECEIVED + 4 * at,
-                          load_4_floats(sums + token * P::SPLIT_PITCH + row), sent);
+        for (int half = 0; half < 2; half++) {
+            const int32_t at = row + 8 * half;
+            if (at < args.part[0].n)
+                finish_glu(args.epilogue, to.out(), out_row, at,
+                           g[half][c] + (gate_bias ? gate_bias[at] : 0.0f),
+                           u[half][c] + (up_bias ? up_bias[at] : 0.0f));
+        }
     }
-    mbarrier_wait(sent, parity);
-    const float *received = sums + P::AT_RECEIVED / 4;
-    finish_shared_tile<P>(target, in, [&](int own, int row) {
-        return add_up(in.size, [&](uint32_t from) {
-            return load_4_floats(received + (from * room + own) * P::SPLIT_PITCH + row);
-        });
-    });
 }
 
-/* The same where there is room for a block's own sums alone: others read them. */
-template <class P>
-__device__ __forceinline__ void read_shared_tile(const Target &target, const Rank &in, uint32_t base) {
-    cluster_sync();
-    finish_shared_tile<P>(target, in, [&](int own, int row) {
-        return add_up(in.size, [&](uint32_t from) {
-            return load_4_floats_of(from, base + ((own * in.size + in.rank) * P::SPLIT_PITCH + row) * 4);
-        });
-    });
+/* Where pieces go that are stored as they are, and all of it that can be known before they come. */
+struct Outlet {
+    uint16_t *out;     /* of the lane's first row and token; NULL: elsewhere, or more is to be done */
+    const float *bias; /* of its first row, or NULL */
+    int64_t stride;
+    int32_t rows, tokens; /* that are there, from its first on */
+};
+
+template <class X> __device__ __forceinline__ Outlet find_outlet(const Target &target) {
+    const struct fmk_linear_kernel_args &args = target.args;
+    const struct fmk_epilogue_args &e = args.epilogue;
+    const struct fmk_linear_part &part = args.part[target.tile.part];
+    const int32_t lane = threadIdx.x % 32, row = target.tile.row + lane / 4, token = lane % 4 * 2;
+    Outlet outlet = {NULL, NULL, e.out_stride, part.n - row, target.tile.count - token};
+    if (e.out_type == X::TYPE && !args.glu && !e.addend && !e.weights && !args.out_rows)
+        outlet.out = (uint16_t *)target.out() +
+                     ((int64_t)args.first_row + target.tile.token + token) * outlet.stride + part.column +
+                     row;
+    if (part.bias)
+        outlet.bias = target.bias(part) + row;
+    return outlet;
+}
+
+/* A piece whose rows begin at `row` of the tile and whose tokens at `token`. Numbers are not put together
+ * first: with a movmatrix in it the compiler takes the loop around for one in which lanes part. */
+template <class X>
+__device__ __forceinline__ void store_piece(const Outlet &outlet, int32_t row, int token, float4 sum) {
+    const bool first = row < outlet.rows, second = row + 8 < outlet.rows;
+    if (outlet.bias) {
+        const float low = first ? outlet.bias[row] : 0.0f, high = second ? outlet.bias[row + 8] : 0.0f;
+        sum.x += low, sum.y += low, sum.z += high, sum.w += high;
+    }
+    const uint32_t low = X::pack(sum.x, sum.y), high = X::pack(sum.z, sum.w);
+    uint16_t *to = outlet.out + token * outlet.stride + row, *next = to + outlet.stride;
+    if (first && token < outlet.tokens)
+        to[0] = (uint16_t)low;
+    if (second && token < outlet.tokens)
+        to[8] = (uint16_t)high;
+    if (first && token + 1 < outlet.tokens)
+        next[0] = (uint16_t)(low >> 16);
+    if (second && token + 1 < outlet.tokens)
+        next[8] = (uint16_t)(high >> 16);
+}
+
+/* The block's own pieces, from `first` on every `step`-th, which is this warp's. All have come. */
+template <class X, class P>
+__device__ __forceinline__ void finish_pieces(const Target &target, const Outlet &outlet, const Rank &in,
+                                              const uint8_t *sums, uint32_t first, uint32_t step) {
+    const uint32_t lane = threadIdx.x % 32, own = in.own_of(pieces_of<P>(target.tile));
+    const uint32_t sources = in.size * P::SOURCES;
+    for (uint32_t i = first; i < own; i += step) {
+        const uint32_t piece = i * in.size + in.rank, warp = piece % P::WARPS;
+        const uint8_t *at = sums + i * sources * P::PIECE + 16 * lane;
+        float4 sum[P::R];
+#pragma unroll
+        for (int r = 0; r < P::R; r++)
+            sum[r] = load_4_floats((const float *)(at + r * 512));
+#pragma unroll 4
+        for (uint32_t from = 1; from < sources; from++)
+#pragma unroll
+            for (int r = 0; r < P::R; r++) {
+                const float4 more = load_4_floats((const float *)(at + from * P::PIECE + r * 512));
+                sum[r].x += more.x, sum[r].y += more.y, sum[r].z += more.z, sum[r].w += more.w;
+            }
+        const int token = (int)(piece / P::WARPS * 8);
+        const int32_t row = (int32_t)(16 * (warp % 4)), group = (int32_t)warp / 4;
+        if (outlet.out) {
+#pragma unroll
+            for (int r = 0; r < P::R; r++)
+                store_piece<X>(outlet, row + 64 * (P::R * group + r), token, sum[r]);
+            continue;
+        }
+        const int own_token = token + (int)(lane % 4 * 2);
+        const int32_t own_row = target.tile.row + row + (int32_t)(lane / 4);
+        if (P::R == 2 && target.args.glu) {
+            finish_piece_glu(target, own_row + 64 * group, own_token, sum[0], sum[P::R - 1]);
+            continue;
+        }
+#pragma unroll
+        for (int r = 0; r < P::R; r++)
+            finish_piece(target, own_row + 64 * (P::R * group + r), own_token, sum[r]);
+    }
 }
 
 #endif

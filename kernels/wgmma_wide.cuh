@@ -12,26 +12,31 @@
 #include "wgmma.cuh"
 #include "wgmma_deal.cuh"
 
-/* What lies where in shared memory: activations, weights, outputs on their way, barriers. */
+/* What lies where in shared memory: stages of 64 k of activations; units of 128 k of weights, 64 rows for
+ * each warpgroup; outputs on their way; barriers. */
 template <int WG_, int T_, int BLOCKS_> struct Wide {
     static constexpr int WG = WG_, R = 1, T = T_, BLOCKS = BLOCKS_, PANELS = WG, THREADS = 128 * WG;
+    static constexpr bool DEEP = false;
     static constexpr int ROWS = 64 * WG * BLOCKS; /* of all the blocks that share activations */
     static constexpr int BOX = T / BLOCKS;        /* tokens that a block fetches, for all of them */
-    static constexpr int ACTS = FMK_WIDE_ACTS(T), WEIGHTS = FMK_WIDE_WEIGHTS(WG);
-    static constexpr int STAGES = FMK_WIDE_STAGES(WG, T), UNITS = FMK_WIDE_UNITS;
-    /* Sums of another block come through the stages of activations: so many times 16 bytes of each thread. */
-    static constexpr int QUADS = T / 8, STAGE_QUADS = ACTS / 16 / THREADS;
-    static constexpr int TOKENS = FMK_WIDE_OUT_TOKENS, PITCH = FMK_WIDE_OUT_PITCH; /* of outputs, bytes */
-    static constexpr int OUT = FMK_WIDE_OUT(WG);
+    static constexpr int ACTS = T * 2 * FMK_WGMMA_BOX, WEIGHTS = WG * FMK_WGMMA_UNIT;
+    static constexpr int TOKENS = 32, PITCH = 144; /* of outputs on their way; bytes of a warpgroup's token */
+    static constexpr int OUT = WG * TOKENS * PITCH;
     static constexpr int SUMS_TOKENS = 16,
                          SUMS_PITCH = 64 * WG + 4; /* floats, of sums that are to be finished */
+    static constexpr int UNITS = 3, MOST_STAGES = 8;
+    static constexpr int FIT = (FMK_WGMMA_SHARED - UNITS * (WEIGHTS + 16) - OUT - MOST_STAGES * 16) / ACTS;
+    static constexpr int STAGES = FIT < MOST_STAGES ? FIT : MOST_STAGES;
+    /* Sums of another block come through the stages of activations: so many times 16 bytes of each thread. */
+    static constexpr int QUADS = T / 8, STAGE_QUADS = ACTS / 16 / THREADS;
     static constexpr int AT_WEIGHTS = STAGES * ACTS, AT_OUT = AT_WEIGHTS + UNITS * WEIGHTS,
                          AT_FULL = AT_OUT + OUT, AT_EMPTY = AT_FULL + 8 * STAGES,
                          AT_UNIT_FULL = AT_EMPTY + 8 * STAGES, AT_UNIT_EMPTY = AT_UNIT_FULL + 8 * UNITS;
-    static_assert(AT_UNIT_EMPTY + 8 * UNITS <= FMK_WIDE_SHARED(WG, T), "as much as the host asks for");
+    static_assert(AT_UNIT_EMPTY + 8 * UNITS <= FMK_WGMMA_SHARED, "no more than there is");
     static_assert(STAGES >= 3 && UNITS >= 2, "one is multiplied, one released, one fetched");
     static_assert(BOX * 128 % 1024 == 0, "boxes begin where swizzles do");
     static_assert(SUMS_TOKENS * SUMS_PITCH * 4 <= OUT && T % SUMS_TOKENS == 0, "sums lie over the outputs");
+    static_assert(THREADS * T / 2 * 4 <= FMK_WIDE_SUMS, "sums that are given have room");
     static_assert(AT_OUT % 16 == 0 && AT_FULL % 8 == 0, "bulk copies and barriers are aligned");
 };
 
@@ -88,9 +93,9 @@ __device__ __forceinline__ void fetch_wide_acts(const void *map, const Tile &til
         if constexpr (P::BLOCKS == 2) {
             const uint32_t rank = cluster_rank();
             copy_box_to(3, to + rank * (P::ACTS / 2), map, FMK_WGMMA_BOX * step,
-                        tile.token + (int32_t)rank * P::BOX, tile.expert, full);
+                        tile.token + (int32_t)rank * P::BOX, 0, tile.expert, full);
         } else {
-            copy_box(to, map, FMK_WGMMA_BOX * step, tile.token, tile.expert, full);
+            copy_box(to, map, FMK_WGMMA_BOX * step, tile.token, 0, tile.expert, full);
         }
         stage.next();
     }
@@ -296,17 +301,19 @@ enum { BARRIER_GIVEN = BARRIER_HANDED };
 
 /* A worker is as many blocks as share activations, or one; of its tile, a block has these rows. */
 template <class P>
-__device__ __forceinline__ Deal find_deal(const struct fmk_wgmma_args &args, const Walk &walk) {
-    return make_deal(walk.tiles, units_of_k(args.linear), gridDim.x / P::BLOCKS, blockIdx.x / P::BLOCKS,
+__device__ __forceinline__ Deal find_deal(const struct fmk_wgmma_args &args,
+                                          const struct fmk_wgmma_walk &walk) {
+    return make_deal(walk.tiles, args.start.units, gridDim.x / P::BLOCKS, blockIdx.x / P::BLOCKS,
                      args.room != NULL);
 }
 
 template <class P>
-__device__ __forceinline__ Tile find_wide_tile(const struct fmk_linear_kernel_args &args, const Walk &walk,
-                                               int32_t number) {
+__device__ __forceinline__ Tile find_wide_tile(const struct fmk_wgmma_args &args,
+                                               const struct fmk_wgmma_walk &walk, int32_t number) {
     Tile tile = find_tile<P>(args, walk, number);
     if (P::BLOCKS == 2)
-        tile.row += (int32_t)cluster_rank() * rows_of_tile<P>(args) / 2;
+        tile.row += (int32_t)cluster_rank() * P::ROWS / (args.linear.glu ? 4 : 2);
+    tile.part = same_in_all_lanes(tile.part);
     return tile;
 }
 
@@ -320,7 +327,7 @@ __device__ __forceinline__ void serve_wide(const struct fmk_wgmma_args &args, co
     /* Weights do not depend on the kernel before, but which tiles there are may. */
     if (warp != WEIGHTS_WARP || args.linear.m_dev)
         wait_for_dependency();
-    const Walk walk = make_walk<P>(args);
+    const struct fmk_wgmma_walk walk = find_walk<P>(args);
     Deal deal = find_deal<P>(args, walk);
     Turn<P::STAGES> stage = {0, 0};
     Turn<P::UNITS> unit = {0, 0};
@@ -334,7 +341,7 @@ __device__ __forceinline__ void serve_wide(const struct fmk_wgmma_args &args, co
                 publish(flag_of<P>(args, deal.worker), args.nonce);
             continue;
         }
-        const Tile tile = find_wide_tile<P>(args.linear, walk, piece.tile);
+        const Tile tile = find_wide_tile<P>(args, walk, piece.tile);
         if (lane == 0 && warp == ACTS_WARP) {
             fetch_wide_acts<P>(&args.in, tile, piece.share, ring, stage);
             if (!is_given(deal, piece))
@@ -373,16 +380,17 @@ template <class X, class P>
 __device__ __forceinline__ void multiply_wide_tiles(const struct fmk_wgmma_args &args, uint8_t *stages,
                                                     const WideRing &ring) {
     const struct fmk_linear_kernel_args &linear = args.linear;
+    const int32_t group = same_in_all_lanes((int32_t)threadIdx.x / 128);
     wait_for_dependency();
-    const Walk walk = make_walk<P>(args);
+    const struct fmk_wgmma_walk walk = find_walk<P>(args);
     Deal deal = find_deal<P>(args, walk);
     Turn<P::STAGES> stage = {0, 0};
     Turn<P::UNITS> unit = {0, 0};
     Piece piece;
     while (next_piece(deal, piece)) {
-        const Tile tile = find_wide_tile<P>(linear, walk, piece.tile);
+        const Tile tile = find_wide_tile<P>(args, walk, piece.tile);
         const Target target = {linear, tile};
-        const Part<1> part = part_of<X, 1>(args, linear.glu ? threadIdx.x / 128 : tile.part);
+        const Part<1> part = part_of<X, 1>(args, linear.glu ? group : tile.part);
         float total[1][P::T / 2];
         clear<P>(total);
         if (part.chunks == 4)
@@ -403,6 +411,14 @@ __device__ __forceinline__ void multiply_wide_tiles(const struct fmk_wgmma_args 
     }
 }
 
+/* A line of the arguments each: of all warps at once, what they wait for they do not wait for later, one line
+ * after the other. */
+__device__ __forceinline__ void prefetch_arguments(const struct fmk_wgmma_args &args) {
+    enum { LINE = 64 };
+    for (uint32_t at = LINE * (threadIdx.x / 32); at < sizeof args; at += LINE * (blockDim.x / 32))
+        not_before_here(*(const uint32_t *)((const char *)&args + at));
+}
+
 template <class X, class P> __device__ __forceinline__ void linear_wide(const struct fmk_wgmma_args &args) {
     uint8_t *stages = dynamic_shared();
     const uint32_t base = shared_address(stages);
@@ -418,7 +434,7 @@ template <class X, class P> __device__ __forceinline__ void linear_wide(const st
         cluster_arrive();
         cluster_wait();
     }
-    if (threadIdx.x >= P::THREADS) {
+    if (same_in_all_lanes((int32_t)threadIdx.x / 128) == P::WG) {
         give_registers<P::WG == 2 ? 40 : 32>();
         serve_wide<P>(args, ring);
     } else {

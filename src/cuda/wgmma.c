@@ -7,29 +7,31 @@
  * everything else that a tile takes. */
 static const struct {
     int32_t rows, tokens, warpgroups;
-    bool glu;        /* can have gate and up */
-    uint32_t shared; /* bytes */
+    bool glu; /* can have gate and up */
     double unit, tile;
-    uint32_t blocks; /* that share activations; 0: see `clusters` */
+    bool deep;       /* warpgroups share K */
+    uint32_t blocks; /* of a wide tile: that share activations */
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_128X16] = {128, 16, 2, false, FMK_WGMMA_SHARED(2, 1, 16), 467, 1214},
-    [FMK_WGMMA_256X16] = {256, 16, 4, false, FMK_WGMMA_SHARED(4, 1, 16), 819, 2422},
-    [FMK_WGMMA_512X16] = {512, 16, 4, true, FMK_WGMMA_SHARED(4, 2, 16), 1540, 4424},
-    [FMK_WGMMA_128X32] = {128, 32, 2, false, FMK_WGMMA_SHARED(2, 1, 32), 562, 1945},
-    [FMK_WGMMA_256X32] = {256, 32, 2, true, FMK_WGMMA_SHARED(2, 2, 32), 966, 3425},
-    [FMK_WGMMA_128X64] = {128, 64, 2, false, FMK_WGMMA_SHARED(2, 1, 64), 737, 3407},
-    [FMK_WGMMA_256X64] = {256, 64, 2, true, FMK_WGMMA_SHARED(2, 2, 64), 1324, 8861},
-    [FMK_WGMMA_128X128] = {128, 128, 2, false, FMK_WGMMA_SHARED(2, 1, 128), 1118, 6510},
-    [FMK_WGMMA_256X128] = {256, 128, 2, true, FMK_WGMMA_SHARED(2, 2, 128), 2317, 7981},
-    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, true, FMK_WIDE_SHARED(2, 128), 1135, 2780, 1},
-    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, true, FMK_WIDE_SHARED(2, 144), 1269, 2940, 1},
-    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, true, FMK_WIDE_SHARED(2, 160), 1404, 3100, 1},
-    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, true, FMK_WIDE_SHARED(2, 192), 1672, 3420, 1},
-    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, true, FMK_WIDE_SHARED(2, 224), 1941, 3740, 1},
-    [FMK_WGMMA_WIDE_128X256] = {128, 256, 2, true, FMK_WIDE_SHARED(2, 256), 2210, 4060, 1},
-    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, true, FMK_WIDE_SHARED(2, 256), 2210, 4060, 2},
-    [FMK_WGMMA_WIDE_192X64] = {192, 64, 3, false, FMK_WIDE_SHARED(3, 64), 866, 2140, 1},
-    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, FMK_WIDE_SHARED(3, 128), 1672, 2780, 1},
+    [FMK_WGMMA_64X16] = {64, 16, 2, false, 300, 1214, true},
+    [FMK_WGMMA_64X16_4] = {64, 16, 4, false, 300, 1214, true},
+    [FMK_WGMMA_128X16] = {128, 16, 2, false, 467, 1214},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, 819, 2422},
+    [FMK_WGMMA_512X16] = {512, 16, 4, true, 1540, 4424},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, 562, 1945},
+    [FMK_WGMMA_256X32] = {256, 32, 2, true, 966, 3425},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, 737, 3407},
+    [FMK_WGMMA_256X64] = {256, 64, 2, true, 1324, 8861},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, 1118, 6510},
+    [FMK_WGMMA_256X128] = {256, 128, 2, true, 2317, 7981},
+    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, true, 1135, 2780, false, 1},
+    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, true, 1269, 2940, false, 1},
+    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, true, 1404, 3100, false, 1},
+    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, true, 1672, 3420, false, 1},
+    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, true, 1941, 3740, false, 1},
+    [FMK_WGMMA_WIDE_128X256] = {128, 256, 2, true, 2210, 4060, false, 1},
+    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, true, 2210, 4060, false, 2},
+    [FMK_WGMMA_WIDE_192X64] = {192, 64, 3, false, 866, 2140, false, 1},
+    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, 1672, 2780, false, 1},
 };
 
 enum {
@@ -108,7 +110,7 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
             continue;
         }
         for (int i = 0; i < CLUSTERS; i++) {
-            if (i && tiles > at_once[i])
+            if (i && tiles > at_once[i] && !variants[v].deep)
                 break; /* K is shared only where tiles are few */
             struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
             if (candidate.clocks < best.clocks)
@@ -132,33 +134,67 @@ static uint64_t make_nonce(void) {
     return (atomic_fetch_add_explicit(&launches, 1, memory_order_relaxed) + 1) * 0x9e3779b97f4a7c15u;
 }
 
-/* Activations as [experts][rows][k], in boxes of one expert's tokens. Its own strides are what the driver
- * takes: see is_aligned in plan.c. */
+/* Activations as [experts][k / 64][rows][64], where a box is a stage of few tokens, or [experts][1][rows][k].
+ * Their own strides are what the driver takes: see is_aligned in plan.c. */
 static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
                                        int32_t variant) {
     int32_t tokens = variants[variant].tokens;
     const struct fmk_linear_kernel_args *linear = &args->linear;
+    bool pairs = args->start.pairs;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
     cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
-    const cuuint64_t strides[] = {stride, expert};
-    const cuuint64_t sizes[] = {(cuuint64_t)linear->k, rows, (cuuint64_t)args->experts};
-    const cuuint32_t every[] = {1, 1, 1};
+    cuuint64_t k = (cuuint64_t)linear->k;
+    const cuuint64_t strides[] = {stride, pairs ? 2 * FMK_WGMMA_BOX : expert, expert};
+    const cuuint64_t sizes[] = {pairs ? FMK_WGMMA_BOX : k, rows, pairs ? k / FMK_WGMMA_BOX : 1,
+                                (cuuint64_t)args->experts};
+    const cuuint32_t every[] = {1, 1, 1, 1};
     int32_t rows_of_box = is_wide(variant)                ? tokens / (int32_t)variants[variant].blocks
                           : tokens < FMK_WGMMA_BOX_TOKENS ? tokens
                                                           : FMK_WGMMA_BOX_TOKENS;
-    const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)rows_of_box, 1};
+    const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)rows_of_box, pairs ? 2 : 1, 1};
     char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
     CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
         (CUtensorMap *)&args->in,
-        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+        linear->in_type == FMK_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4,
         first, sizes, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return fmk_cuda_check(ctx, result, "describing the activations");
 }
 
+/* What kernels would have to divide for. */
+static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cut *cut) {
+    const struct fmk_linear_kernel_args *linear = &args->linear;
+    const struct fmk_linear_part *part = linear->part;
+    int32_t rows = variants[cut->variant].rows / (linear->glu ? 2 : 1),
+            tokens = variants[cut->variant].tokens;
+    struct fmk_wgmma_start *start = &args->start;
+    struct fmk_wgmma_walk *walk = &start->walk;
+    *start = (struct fmk_wgmma_start){
+        .data = (const uint8_t *)part->data + (uint64_t)linear->expert * part->expert_stride,
+        .stride = part->stride,
+        .bytes = FMK_T64_UNIT(part->chunks, part->has_zeros),
+        .last = (part->n - 1) / FMK_T64_ROWS,
+        .row_tiles = (part->n + rows - 1) / rows,
+        .units = (linear->k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K,
+        .per_block = 1.0f / (float)cut->cluster,
+        .pairs = tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0,
+    };
+    start->share = (start->units + cut->cluster - 1) / cut->cluster;
+    for (int32_t i = 0; i < (linear->glu ? 1 : linear->num_parts); i++)
+        walk->row_tiles += (linear->part[i].n + rows - 1) / rows;
+    walk->tokens = linear->m - linear->first_row;
+    walk->token_tiles = (walk->tokens + tokens - 1) / tokens;
+    walk->tiles = walk->row_tiles * walk->token_tiles * args->experts;
+    if (args->experts == 1 && walk->token_tiles <= FMK_WGMMA_TOGETHER && walk->tiles < 1 << 20)
+        walk->per_row = 1.0f / (float)walk->token_tiles;
+    if (walk->per_row != 0 && !linear->glu && !linear->m_dev)
+        start->early_tiles = start->row_tiles;
+}
+
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
+    describe_walk(args, cut);
     fmk_status status = describe_activations(order->queue->ctx, args, variant);
     if (status)
         return status;
@@ -170,7 +206,7 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
                                  .z = 1,
                                  .threads =
                                      (uint32_t)(128 * variants[variant].warpgroups + FMK_WGMMA_FETCHING),
-                                 .shared = variants[variant].shared,
+                                 .shared = FMK_WGMMA_SHARED,
                                  .cluster = (uint32_t)cut->cluster};
     bool early = order->early;
     order->early = true;

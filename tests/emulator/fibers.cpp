@@ -327,15 +327,25 @@ static void open_cluster_barrier(Cluster *cluster) {
     wake(&cluster->at_barrier);
 }
 
-void cluster_barrier() {
+void cluster_arrive() {
     Cluster *cluster = own_block()->cluster;
-    char *order = &cluster->order[cluster->barriers % 2];
-    races::release(order);
+    self()->arrived = cluster->barriers;
+    races::release(&cluster->order[cluster->barriers % 2]);
     if (++cluster->at_barrier == cluster->alive)
         open_cluster_barrier(cluster);
-    else
+}
+
+void cluster_wait() {
+    Cluster *cluster = own_block()->cluster;
+    unsigned arrived = self()->arrived;
+    if (cluster->barriers == arrived)
         sleep_on(&cluster->at_barrier);
-    races::acquire(order);
+    races::acquire(&cluster->order[arrived % 2]);
+}
+
+void cluster_barrier() {
+    cluster_arrive();
+    cluster_wait();
 }
 
 unsigned cluster_rank() {

@@ -42,6 +42,7 @@ struct alignas(64) Thread {
     const void *sleeps_on; /* see sleep_on */
     void *stack_pointer;
     void *fiber; /* for races.h; stays as it is */
+    unsigned arrived; /* at the cluster's barrier, which had opened so often */
     bool waited_for_dependency;
     Copies copies;
 };
@@ -71,7 +72,7 @@ void run(const Grid &grid);
 void barrier();
 /* `threads` of the block, at the barrier of this number; a thread that only arrives does not wait. */
 void named_barrier(unsigned number, unsigned threads, bool wait);
-void cluster_barrier();
+void cluster_barrier(), cluster_arrive(), cluster_wait();
 unsigned cluster_rank(), cluster_size();
 
 /* Sleeps until another thread of the cluster, or a copy, wakes all those that sleep on `key`. */

@@ -41,15 +41,15 @@ inline void copy_bulk(uint32_t shared, const void *from, uint32_t bytes, uint32_
     emulator::copy_bulk(shared, from, bytes, barrier);
 }
 
-inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t row, int32_t matrix,
-                     uint32_t barrier) {
-    const int32_t at[3] = {column, row, matrix};
-    emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 3, barrier);
+inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t row, int32_t chunk,
+                     int32_t matrix, uint32_t barrier) {
+    const int32_t at[4] = {column, row, chunk, matrix};
+    emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 4, barrier);
 }
 inline void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column, int32_t row,
-                        int32_t matrix, uint32_t barrier) {
-    const int32_t at[3] = {column, row, matrix};
-    emulator::copy_box(ranks, shared, map, at, 3, barrier);
+                        int32_t chunk, int32_t matrix, uint32_t barrier) {
+    const int32_t at[4] = {column, row, chunk, matrix};
+    emulator::copy_box(ranks, shared, map, at, 4, barrier);
 }
 inline void prefetch_map(const void *) {}
 
@@ -97,6 +97,10 @@ inline void store_transposed(uint32_t shared, const uint32_t v[4]) {
 
 /* ---- blocks and clusters ---- */
 
+inline bool elect_one() {
+    return emulator::self()->lane == 0;
+}
+
 inline void barrier_named(uint32_t barrier, uint32_t threads) {
     emulator::named_barrier(barrier, threads, true);
 }
@@ -108,9 +112,11 @@ template <int COUNT> inline void take_registers() {}
 inline void cluster_sync() {
     emulator::cluster_barrier();
 }
-inline void cluster_arrive() {}
+inline void cluster_arrive() {
+    emulator::cluster_arrive();
+}
 inline void cluster_wait() {
-    emulator::cluster_barrier();
+    emulator::cluster_wait();
 }
 inline void store_4_floats_to(uint32_t rank, uint32_t shared, float4 v, uint32_t barrier) {
     emulator::races::copied(emulator::shared_pointer(emulator::address_in(shared, rank)), nullptr, sizeof v);
@@ -126,8 +132,11 @@ inline uint32_t cluster_rank() {
 inline uint32_t cluster_size() {
     return emulator::cluster_size();
 }
-inline float4 load_4_floats_of(uint32_t rank, uint32_t shared) {
-    return emulator::load_aligned<float4>(emulator::shared_pointer(emulator::address_in(shared, rank)));
+inline uint32_t cluster_id() {
+    return blockIdx.x / emulator::cluster_size();
+}
+inline uint32_t clusters() {
+    return gridDim.x / emulator::cluster_size();
 }
 
 /* ---- flags in global memory: clusters run one after the other ---- */
