@@ -23,21 +23,21 @@ static const struct {
     [FMK_WGMMA_256X64] = {256, 64, 2, true, 1324, 8861},
     [FMK_WGMMA_128X128] = {128, 128, 2, false, 1118, 6510},
     [FMK_WGMMA_256X128] = {256, 128, 2, true, 2317, 7981},
-    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, true, 1135, 2780, false, 1},
-    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, true, 1269, 2940, false, 1},
-    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, true, 1404, 3100, false, 1},
-    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, true, 1672, 3420, false, 1},
-    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, true, 1941, 3740, false, 1},
-    [FMK_WGMMA_WIDE_128X256] = {128, 256, 2, true, 2210, 4060, false, 1},
-    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, true, 2210, 4060, false, 2},
-    [FMK_WGMMA_WIDE_192X64] = {192, 64, 3, false, 866, 2140, false, 1},
-    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, 1672, 2780, false, 1},
+    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, true, 1190, 3000, false, 1},
+    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, true, 1300, 3000, false, 1},
+    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, true, 1420, 3100, false, 1},
+    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, true, 1650, 3400, false, 1},
+    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, true, 1900, 3700, false, 1},
+    [FMK_WGMMA_WIDE_128X256] = {128, 256, 2, true, 2140, 4000, false, 1},
+    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, true, 2150, 4600, false, 2},
+    [FMK_WGMMA_WIDE_192X64] = {192, 64, 3, false, 1400, 2500, false, 1},
+    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, 1800, 3500, false, 1},
 };
 
 enum {
     LAUNCH_CLOCKS = 3780,
     CLUSTER_CLOCKS = 3243, /* of adding up a tile that a cluster shares */
-    DEAL_CLOCKS = 20       /* for each token of a tile, of passing on the sums of tiles that are cut */
+    DEAL_CLOCKS = 40       /* for each token of a tile, of passing on the sums of tiles that are cut */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
