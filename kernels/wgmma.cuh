@@ -462,48 +462,87 @@ __device__ __forceinline__ void multiply_tiles(const struct fmk_wgmma_args &args
     }
 }
 
+/* Fetches weights. They do not depend on the kernel before, but which tiles there are may. The copy engine
+ * takes one copy after the other: if the ring's weights went first, the first activations would come when all
+ * of them have. */
+template <class P>
+__device__ __forceinline__ void run_weights(const struct fmk_wgmma_args &args, const Ring &ring) {
+    const Work work = find_work(args.start, P::DEEP);
+    const int32_t units = work.share.end - work.share.begin, fresh = min(units, P::STAGES);
+    Stage stage = {0, 0, 0};
+    WeightsFeed<P> weights;
+    const bool early = weights.find_first(args.start, work.first, work.share.begin);
+    init_early<P>(ring);
+    if (early)
+        weights.template fetch<true>(min(units, P::EARLY), ring, stage);
+    __syncthreads();
+    if (cluster_size() > 1)
+        cluster_arrive();
+    give_registers<P::LEFT_REGISTERS>();
+    const bool meets = is_early(args.start, work.first), ahead = args.start.flags & FMK_WGMMA_AHEAD;
+    if (meets && !ahead)
+        barrier_named(BARRIER_ACTS, 64);
+    if (early && fresh > P::EARLY)
+        weights.template fetch<true>(fresh - P::EARLY, ring, stage);
+    if (meets && ahead)
+        barrier_named(BARRIER_ACTS, 64);
+    wait_for_dependency();
+    if (cluster_size() > 1)
+        cluster_wait();
+    fetch_tiles<P>(args, work, find_walk<P>(args), ring, weights, early ? fresh : 0, stage);
+}
+
+template <class P>
+__device__ __forceinline__ void run_acts(const struct fmk_wgmma_args &args, const Ring &ring) {
+    const Work work = find_work(args.start, P::DEEP);
+    const int32_t units = work.share.end - work.share.begin, fresh = min(units, P::STAGES);
+    Stage stage = {0, 0, 0};
+    ActsFeed<P> acts;
+    if (elect_one())
+        prefetch_map(&args.in);
+    const bool early = acts.find_first(args, work.first, work.share);
+    __syncthreads();
+    if (cluster_size() > 1)
+        cluster_arrive();
+    give_registers<P::LEFT_REGISTERS>(); /* others wait for them */
+    wait_for_dependency();
+    if (early) {
+        acts.template fetch<true>(min(units, P::EARLY), ring, stage);
+        arrive_named(BARRIER_ACTS, 64);
+        if (fresh > P::EARLY)
+            acts.template fetch<true>(fresh - P::EARLY, ring, stage);
+    }
+    const struct fmk_wgmma_walk walk = find_walk<P>(args);
+    acts.kept = keeps_acts<P>(walk, units);
+    if (cluster_size() > 1)
+        cluster_wait();
+    fetch_tiles<P>(args, work, walk, ring, acts, early ? fresh : 0, stage);
+}
+
 template <class X, class P> __device__ __forceinline__ void linear_wgmma(const struct fmk_wgmma_args &args) {
     uint8_t *stages = dynamic_shared();
     const uint32_t base = shared_address(stages);
     /* From one lane, so that the compiler knows that a warp's lanes agree on it. */
-    const int32_t warp = __shfl_sync(0xffffffff, (int32_t)threadIdx.x / 32, 0);
-    const int32_t fetching = warp - 4 * P::WG;
+    const int32_t warp = __shfl_sync(0xffffffff, (int32_t)threadIdx.x / 32, 0), fetching = warp - 4 * P::WG;
     const Ring ring = {base, base + P::AT_FULL, base + P::AT_EMPTY};
-    Stage stage = {0, 0, 0};
+    allow_dependents();
     if (fetching == WEIGHTS_WARP) {
-        const Work work = find_work(args.start, P::DEEP);
-        const int32_t units = work.share.end - work.share.begin;
-        WeightsFeed<P> weights;
-        const bool early = weights.find_first(args.start, work.first, work.share.begin);
-        init_early<P>(ring);
-        if (early)
-            weights.template fetch<true>(min(units, P::EARLY), ring, stage);
-        __syncthreads();
-        if (cluster_size() > 1)
-            cluster_arrive();
-        allow_dependents();
-        give_registers<P::LEFT_REGISTERS>();
-        if (early && units > P::EARLY)
-            weights.template fetch<true>(min(units, P::STAGES) - P::EARLY, ring, stage);
-        else if (!early)
-            wait_for_dependency();
-        if (cluster_size() > 1)
-            cluster_wait();
-        fetch_tiles<P>(args, work, find_walk<P>(args), ring, weights, early ? min(units, P::STAGES) : 0,
-                       stage);
+        run_weights<P>(args, ring);
         return;
     }
-    if (fetching == ACTS_WARP && elect_one())
-        prefetch_map(&args.in);
+    if (fetching == ACTS_WARP) {
+        run_acts<P>(args, ring);
+        return;
+    }
     if (warp == 0 && elect_one()) {
         mbarrier_init(base + P::AT_SENT, senders<P>(cluster_size()));
         mbarrier_init(base + P::AT_TAKEN, MOST_STORING * cluster_size());
     }
-    init_ring<P>(ring, warp, 4 * P::WG);
-    const Work work = find_work(args.start, P::DEEP);
+    init_ring<P>(ring, fetching < 0 ? warp : warp - STORING_WARPS, 4 * P::WG + MOST_STORING);
     __syncthreads();
     if (cluster_size() > 1)
         cluster_arrive();
+    const Work work = find_work(args.start, P::DEEP);
     if (fetching < 0) {
         take_registers<P::TAKEN_REGISTERS>();
         wait_for_dependency();
@@ -512,21 +551,6 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
     }
     give_registers<P::LEFT_REGISTERS>();
     wait_for_dependency();
-    if (fetching == ACTS_WARP) {
-        const struct fmk_wgmma_walk walk = find_walk<P>(args);
-        const int32_t units = work.share.end - work.share.begin;
-        ActsFeed<P> acts;
-        acts.kept = keeps_acts<P>(walk, units);
-        const int32_t fetched = work.first < walk.tiles ? min(units, P::STAGES) : 0;
-        if (fetched) {
-            acts.find(args, find_tile<P>(args, walk, work.first), work.share.begin, true);
-            acts.template fetch<true>(fetched, ring, stage);
-        }
-        if (cluster_size() > 1)
-            cluster_wait();
-        fetch_tiles<P>(args, work, walk, ring, acts, fetched, stage);
-        return;
-    }
     if (cluster_size() > 1)
         cluster_wait();
     store_tiles<X, P>(args, work, stages, ring);

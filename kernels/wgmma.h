@@ -27,26 +27,23 @@ enum {
 
 /* The kernels of each type of activations, by the rows and tokens of a tile. */
 enum {
-    FMK_WGMMA_64X16,   /* its warpgroups share K */
-    FMK_WGMMA_64X16_4, /* four of them */
+    FMK_WGMMA_64X16,
     FMK_WGMMA_128X16,
     FMK_WGMMA_256X16,
     FMK_WGMMA_512X16,
+    FMK_WGMMA_64X32,
     FMK_WGMMA_128X32,
     FMK_WGMMA_256X32,
     FMK_WGMMA_128X64,
     FMK_WGMMA_256X64,
     FMK_WGMMA_128X128,
-    FMK_WGMMA_256X128,
     FMK_WGMMA_WIDE, /* from here on wgmma_wide.cuh */
     FMK_WGMMA_WIDE_128X128 = FMK_WGMMA_WIDE,
     FMK_WGMMA_WIDE_128X144,
     FMK_WGMMA_WIDE_128X160,
     FMK_WGMMA_WIDE_128X192,
     FMK_WGMMA_WIDE_128X224,
-    FMK_WGMMA_WIDE_128X256,
     FMK_WGMMA_WIDE_256X256, /* of two blocks */
-    FMK_WGMMA_WIDE_192X64,
     FMK_WGMMA_WIDE_192X128,
     FMK_WGMMA_VARIANTS
 };
@@ -63,6 +60,13 @@ struct fmk_wgmma_walk {
     float per_row;
 };
 
+/* struct fmk_wgmma_start's flags. */
+enum {
+    FMK_WGMMA_EARLY = 1, /* which tiles there are is certain, and the first part's weights begin at `data` */
+    FMK_WGMMA_AHEAD = 2, /* the kernel before may still run: weights are fetched before activations can be */
+    FMK_WGMMA_PAIRS = 4, /* a box of activations is 128 k: the matrix is [k / 64] of [rows][64] */
+};
+
 /* What is wanted before the first copy, in a line of constants. */
 struct fmk_wgmma_start {
     const uint8_t *data; /* of the first part's first expert */
@@ -70,11 +74,10 @@ struct fmk_wgmma_start {
     int32_t bytes;       /* of its units */
     int32_t last;        /* block of 64 of its rows */
     int32_t row_tiles;   /* of it */
-    int32_t early_tiles; /* as many, if it is certain that they are wanted; else 0 */
     struct fmk_wgmma_walk walk;
     int32_t units, share; /* of K; what a block of a cluster takes of them */
     float per_block;      /* of blocks of a cluster 1 */
-    int32_t pairs;        /* whether a box of activations is 128 k: a matrix of [k / 64] of [rows][64] */
+    int32_t flags;
 } __attribute__((aligned(64)));
 
 /* linear.in, in_rows, tiles, planes and blockIdx.z are not looked at. */

@@ -55,6 +55,7 @@ __device__ __forceinline__ bool keeps_acts(const struct fmk_wgmma_walk &walk, in
  * fetches weights, which then need not wait for anybody. */
 template <class P> __device__ __forceinline__ void init_ring(const Ring &ring, int32_t warp, int32_t warps) {
     if (elect_one()) {
+#pragma unroll 1
         for (int32_t stage = warp; stage < P::STAGES; stage += warps) {
             if (stage >= P::EARLY)
                 mbarrier_init(ring.full + 8 * stage, 2);
@@ -87,14 +88,18 @@ __device__ __forceinline__ int32_t unit_bytes(const struct fmk_linear_part &part
 /* What one warp fetches, and from where: one of its threads does. `find` begins with a unit of a tile; FRESH:
  * no stage has been fetched into yet. */
 
+/* Whether a block has this first tile for certain, and it is simple to tell which it is. */
+__device__ __forceinline__ bool is_early(const struct fmk_wgmma_start &start, int32_t number) {
+    return start.flags & FMK_WGMMA_EARLY && number < start.walk.tiles;
+}
+
 template <class P> struct WeightsFeed {
     const uint8_t *from;
     uint64_t next[2]; /* bytes to the next 64 rows of a warpgroup, and from one's first to the next's */
     int32_t bytes;    /* of a unit */
     int32_t panels;   /* of 64 rows, that are there: what is not is not stored either */
 
-    /* Of a block's first tile, in few instructions; false where it takes more. Weights do not depend on the
-     * kernel before, but which tiles there are may. */
+    /* Of a block's first tile, in few instructions; false where it takes more. */
     __device__ __forceinline__ bool find_first(const struct fmk_wgmma_start &start, int32_t number,
                                                int32_t unit) {
         const int32_t row_tile = (int32_t)(((float)number + 0.5f) * start.walk.per_row);
@@ -104,7 +109,7 @@ template <class P> struct WeightsFeed {
         next[1] = start.stride * P::R;
         panels = min(start.last + 1 - block, (int32_t)P::PANELS);
         from = start.data + (uint64_t)block * start.stride + (int64_t)unit * bytes;
-        return row_tile < start.early_tiles;
+        return is_early(start, number) && row_tile < start.row_tiles;
     }
 
     __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit,
@@ -153,10 +158,25 @@ template <class P> struct ActsFeed {
     bool kept, here; /* they are the same for all tiles; they have been fetched for the tile before */
     bool pairs;      /* a box is a stage's */
 
+    __device__ __forceinline__ bool find_first(const struct fmk_wgmma_args &args, int32_t number,
+                                               const Share &share) {
+        const struct fmk_wgmma_start &start = args.start;
+        const int32_t row_tile = (int32_t)(((float)number + 0.5f) * start.walk.per_row);
+        kept = keeps_acts<P>(start.walk, share.end - share.begin);
+        here = false;
+        pairs = start.flags & FMK_WGMMA_PAIRS;
+        map = &args.in;
+        token = P::T * (number - row_tile * start.walk.token_tiles);
+        expert = 0;
+        boxes = (min((int32_t)P::T, start.walk.tokens - token) + TOKENS - 1) / TOKENS;
+        k = FMK_WGMMA_K * share.begin;
+        return is_early(start, number);
+    }
+
     __device__ __forceinline__ void find(const struct fmk_wgmma_args &args, const Tile &tile, int32_t unit,
                                          bool first) {
         here = kept && !first;
-        pairs = args.start.pairs;
+        pairs = args.start.flags & FMK_WGMMA_PAIRS;
         map = &args.in;
         token = tile.token;
         expert = tile.expert;

@@ -6,8 +6,15 @@
 #include "epilogue.cuh"
 #include "wgmma_tiles.cuh"
 
-/* Named barriers: of all multiplying warpgroups; of each; of each with the warp that stores its tiles. */
-enum { BARRIER_MULTIPLY = 1, BARRIER_GROUP = 2, BARRIER_HANDED = 6, BARRIER_STORED = 10 /* 4 each */ };
+/* Named barriers: of all multiplying warpgroups; of each; of each with the warp that stores its tiles; of the
+ * two warps that fetch. */
+enum {
+    BARRIER_MULTIPLY = 1,
+    BARRIER_GROUP = 2,
+    BARRIER_HANDED = 6,
+    BARRIER_STORED = 10 /* 4 each */,
+    BARRIER_ACTS = 14
+};
 enum { WITH_STORING = 128 + 32 /* threads */ };
 
 /* A warp's sums of tokens 8 j .. 8 j + 7 to [token][row]. */
@@ -363,28 +370,36 @@ __device__ __forceinline__ void store_piece(const Outlet &outlet, int32_t row, i
         next[8] = (uint16_t)(high >> 16);
 }
 
+/* The sum of the block's i-th piece over all that have sent it, in their order. */
+template <class P>
+__device__ __forceinline__ void add_up(const uint8_t *sums, uint32_t i, uint32_t sources,
+                                       float4 (&sum)[P::R]) {
+    const uint8_t *at = sums + i * sources * P::PIECE + threadIdx.x % 32 * 16;
+#pragma unroll
+    for (int r = 0; r < P::R; r++)
+        sum[r] = load_4_floats(at + r * 512);
+#pragma unroll 4
+    for (uint32_t from = 1; from < sources; from++)
+#pragma unroll
+        for (int r = 0; r < P::R; r++) {
+            const float4 more = load_4_floats(at + from * P::PIECE + r * 512);
+            sum[r].x += more.x, sum[r].y += more.y, sum[r].z += more.z, sum[r].w += more.w;
+        }
+}
+
 /* The block's own pieces, from `first` on every `step`-th, which is this warp's. All have come. */
 template <class X, class P>
 __device__ __forceinline__ void finish_pieces(const Target &target, const Outlet &outlet, const Rank &in,
                                               const uint8_t *sums, uint32_t first, uint32_t step) {
     const uint32_t lane = threadIdx.x % 32, own = in.own_of(pieces_of<P>(target.tile));
     const uint32_t sources = in.size * P::SOURCES;
+#pragma unroll P::R == 1 && P::T >= 64 ? 2 : 1
     for (uint32_t i = first; i < own; i += step) {
         const uint32_t piece = i * in.size + in.rank, warp = piece % P::WARPS;
-        const uint8_t *at = sums + i * sources * P::PIECE + 16 * lane;
-        float4 sum[P::R];
-#pragma unroll
-        for (int r = 0; r < P::R; r++)
-            sum[r] = load_4_floats((const float *)(at + r * 512));
-#pragma unroll 4
-        for (uint32_t from = 1; from < sources; from++)
-#pragma unroll
-            for (int r = 0; r < P::R; r++) {
-                const float4 more = load_4_floats((const float *)(at + from * P::PIECE + r * 512));
-                sum[r].x += more.x, sum[r].y += more.y, sum[r].z += more.z, sum[r].w += more.w;
-            }
         const int token = (int)(piece / P::WARPS * 8);
         const int32_t row = (int32_t)(16 * (warp % 4)), group = (int32_t)warp / 4;
+        float4 sum[P::R];
+        add_up<P>(sums, i, sources, sum);
         if (outlet.out) {
 #pragma unroll
             for (int r = 0; r < P::R; r++)

@@ -41,7 +41,7 @@ template <int WG_, int R_, int T_, int SUMMED_STEPS_, int SCALED_STEPS_, bool DE
     static constexpr int KEPT = DEEP ? (128 << 10) / ACTS : 0; /* units of activations */
     static constexpr int FIT = DEEP ? (ROOM - KEPT * ACTS) / WEIGHTS : ROOM / (ACTS + WEIGHTS);
     static constexpr int STAGES = FIT < FMK_WGMMA_MOST_STAGES ? FIT : FMK_WGMMA_MOST_STAGES;
-    static constexpr int EARLY = STAGES < 4 ? STAGES : 4; /* stages whose weights wait for nobody */
+    static constexpr int EARLY = STAGES < 4 ? 2 : 4; /* stages whose weights wait for nobody */
     static constexpr int ACT_STAGES = DEEP ? KEPT : STAGES;
     static constexpr int AT_WEIGHTS = ACT_STAGES * ACTS, AT_OUT = AT_WEIGHTS + STAGES * WEIGHTS,
                          AT_SUMS = OVER_RING ? 0 : AT_OUT, AT_FULL = AT_OUT + LEAVING,

@@ -56,21 +56,22 @@ template <int COUNT> struct Turn {
     }
 };
 
-/* A stage of activations is empty when the warps of all blocks that it is fetched for have let go of it, and
- * a unit of weights when every multiplying thread has: see release_stage. */
-template <class P> __device__ __forceinline__ void init_wide_ring(const WideRing &ring) {
-    if (threadIdx.x % 32)
-        return;
-    for (int32_t i = threadIdx.x / 32; i < P::STAGES + P::UNITS; i += blockDim.x / 32) {
-        const int32_t unit = i - P::STAGES;
-        mbarrier_init(unit < 0 ? ring.full + 8 * i : ring.unit_full + 8 * unit, 1);
-        mbarrier_init(unit < 0 ? ring.empty + 8 * i : ring.unit_empty + 8 * unit,
-                      unit < 0 ? 4 * P::WG * P::BLOCKS : P::THREADS);
+/* A ring's barriers, which the warp makes that fetches: COUNT that say that a slot is full, then as many that
+ * it is empty, when so many have let go of it. */
+template <int COUNT> __device__ __forceinline__ void init_slots(uint32_t full, uint32_t releases) {
+    if (elect_one()) {
+#pragma unroll
+        for (int32_t slot = 0; slot < COUNT; slot++) {
+            mbarrier_init(full + 8 * slot, 1);
+            mbarrier_init(full + 8 * (COUNT + slot), releases);
+        }
+        fence_mbarrier_init();
     }
-    fence_mbarrier_init();
+    __syncwarp();
 }
 
-/* What the warp has read of a stage may be overwritten. */
+/* What the warp has read of a stage may be overwritten, in all blocks that it is fetched for. Of a unit of
+ * weights every thread says so: see release_stage. */
 template <class P> __device__ __forceinline__ void release_acts(const WideRing &ring, int32_t slot) {
     if (threadIdx.x % 32)
         return;
@@ -297,7 +298,7 @@ __device__ __forceinline__ void store_wide(const Target &target, float *sums,
 
 /* ---- the kernel ---- */
 
-enum { BARRIER_GIVEN = BARRIER_HANDED };
+enum { BARRIER_READY = BARRIER_HANDED, BARRIER_GIVEN };
 
 /* A worker is as many blocks as share activations, or one; of its tile, a block has these rows. */
 template <class P>
@@ -424,17 +425,27 @@ template <class X, class P> __device__ __forceinline__ void linear_wide(const st
     const uint32_t base = shared_address(stages);
     const WideRing ring = {base, base + P::AT_FULL, base + P::AT_EMPTY, base + P::AT_UNIT_FULL,
                            base + P::AT_UNIT_EMPTY};
+    const int32_t warp = same_in_all_lanes((int32_t)threadIdx.x / 32), serving = warp - 4 * P::WG;
     allow_dependents();
-    prefetch_arguments(args);
-    if (threadIdx.x == 0)
-        prefetch_map(&args.in);
-    init_wide_ring<P>(ring);
-    __syncthreads();
+    if (serving == ACTS_WARP) {
+        if (elect_one())
+            prefetch_map(&args.in);
+        init_slots<P::STAGES>(ring.full, 4 * P::WG * P::BLOCKS);
+    } else if (serving == WEIGHTS_WARP) {
+        init_slots<P::UNITS>(ring.unit_full, P::THREADS);
+    } else {
+        prefetch_arguments(args);
+    }
     if constexpr (P::BLOCKS == 2) { /* both blocks' barriers are there */
+        __syncthreads();
         cluster_arrive();
         cluster_wait();
+    } else if (serving == ACTS_WARP || serving == WEIGHTS_WARP) {
+        arrive_named(BARRIER_READY, P::THREADS + 64);
+    } else if (serving < 0) {
+        barrier_named(BARRIER_READY, P::THREADS + 64);
     }
-    if (same_in_all_lanes((int32_t)threadIdx.x / 128) == P::WG) {
+    if (serving >= 0) {
         give_registers<P::WG == 2 ? 40 : 32>();
         serve_wide<P>(args, ring);
     } else {

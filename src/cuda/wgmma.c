@@ -7,37 +7,35 @@
  * everything else that a tile takes. */
 static const struct {
     int32_t rows, tokens, warpgroups;
-    bool glu; /* can have gate and up */
+    bool deep; /* warpgroups share K */
+    bool glu;  /* can have gate and up */
     double unit, tile;
-    bool deep;       /* warpgroups share K */
     uint32_t blocks; /* of a wide tile: that share activations */
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_64X16] = {64, 16, 2, false, 300, 1214, true},
-    [FMK_WGMMA_64X16_4] = {64, 16, 4, false, 300, 1214, true},
-    [FMK_WGMMA_128X16] = {128, 16, 2, false, 467, 1214},
-    [FMK_WGMMA_256X16] = {256, 16, 4, false, 819, 2422},
-    [FMK_WGMMA_512X16] = {512, 16, 4, true, 1540, 4424},
-    [FMK_WGMMA_128X32] = {128, 32, 2, false, 562, 1945},
-    [FMK_WGMMA_256X32] = {256, 32, 2, true, 966, 3425},
-    [FMK_WGMMA_128X64] = {128, 64, 2, false, 737, 3407},
-    [FMK_WGMMA_256X64] = {256, 64, 2, true, 1324, 8861},
-    [FMK_WGMMA_128X128] = {128, 128, 2, false, 1118, 6510},
-    [FMK_WGMMA_256X128] = {256, 128, 2, true, 2317, 7981},
-    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, true, 1190, 3000, false, 1},
-    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, true, 1300, 3000, false, 1},
-    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, true, 1420, 3100, false, 1},
-    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, true, 1650, 3400, false, 1},
-    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, true, 1900, 3700, false, 1},
-    [FMK_WGMMA_WIDE_128X256] = {128, 256, 2, true, 2140, 4000, false, 1},
-    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, true, 2150, 4600, false, 2},
-    [FMK_WGMMA_WIDE_192X64] = {192, 64, 3, false, 1400, 2500, false, 1},
-    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, 1800, 3500, false, 1},
+    [FMK_WGMMA_64X16] = {64, 16, 2, true, false, 274, 1187},
+    [FMK_WGMMA_128X16] = {128, 16, 2, true, true, 461, 1386},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, false, 960, 1665},
+    [FMK_WGMMA_512X16] = {512, 16, 4, false, true, 1659, 5637},
+    [FMK_WGMMA_64X32] = {64, 32, 2, true, false, 311, 1537},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, false, 551, 1520},
+    [FMK_WGMMA_256X32] = {256, 32, 2, false, true, 1005, 2915},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, false, 686, 3199},
+    [FMK_WGMMA_256X64] = {256, 64, 2, false, true, 1431, 6008},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, false, 1020, 7495},
+    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, false, true, 1131, 3000, 1},
+    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, false, true, 1235, 3100, 1},
+    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, false, true, 1365, 3200, 1},
+    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, false, true, 1630, 3300, 1},
+    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, false, true, 1880, 3400, 1},
+    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, false, true, 2110, 3500, 2},
+    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, false, 1690, 3300, 1},
 };
 
 enum {
-    LAUNCH_CLOCKS = 3780,
-    CLUSTER_CLOCKS = 3243, /* of adding up a tile that a cluster shares */
-    DEAL_CLOCKS = 40       /* for each token of a tile, of passing on the sums of tiles that are cut */
+    LAUNCH_CLOCKS = 5234,
+    CLUSTER_CLOCKS = 1003, /* of adding up sums of a cluster, at the end */
+    DEAL_CLOCKS = 6000,    /* of passing on the sums of a tile of 128 x 256 */
+    OVER_RING = 128 /* tokens of a tile whose sums lie over the ring: a cluster should have one such tile */
 };
 
 /* Clusters of so many blocks that 132 multiprocessors hold at once, as an H200's were counted to: they are in
@@ -55,16 +53,18 @@ static uint32_t tiles_of(const struct fmk_wgmma_problem *problem, int32_t varian
     return row_tiles * (uint32_t)problem->experts * (((uint32_t)problem->m + tokens - 1) / tokens);
 }
 
-/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. */
+/* Clusters of `size` blocks, `at_once` of them, each of which takes every so-manieth tile. Where warpgroups
+ * share K, all take as many units. */
 static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units, uint32_t size,
                                 uint32_t at_once) {
-    bool split = size > 1;
-    uint32_t turns = (tiles + at_once - 1) / at_once, share = split ? (units + size - 1) / size : units;
-    double tile = share * variants[variant].unit + variants[variant].tile + (split ? CLUSTER_CLOCKS : 0);
+    uint32_t turns = (tiles + at_once - 1) / at_once, share = (units + size - 1) / size;
+    if (variants[variant].deep)
+        share = (uint32_t)fmk_round_up(share, variants[variant].warpgroups);
+    double tile = share * variants[variant].unit + variants[variant].tile;
     return (struct fmk_wgmma_cut){.variant = variant,
                                   .cluster = (int32_t)size,
-                                  .blocks = fmk_min(tiles, at_once) * size,
-                                  .clocks = LAUNCH_CLOCKS + turns * tile};
+                                  .blocks = (uint32_t)fmk_min(tiles, at_once) * size,
+                                  .clocks = LAUNCH_CLOCKS + turns * tile + (size > 1 ? CLUSTER_CLOCKS : 0)};
 }
 
 static bool is_wide(int32_t variant) {
@@ -77,10 +77,11 @@ static struct fmk_wgmma_cut cut_wide(int32_t variant, uint32_t tiles, uint32_t u
                                      bool room) {
     uint32_t size = variants[variant].blocks, workers = at_once[size - 1];
     uint32_t turns = (tiles + workers - 1) / workers;
-    double unit = variants[variant].unit, tile = variants[variant].tile;
+    double unit = variants[variant].unit, tile = variants[variant].tile, each = (double)tiles / workers;
     double whole = turns * (units * unit + tile);
-    double dealt =
-        (double)tiles * units / workers * unit + (turns + 1) * tile + DEAL_CLOCKS * variants[variant].tokens;
+    /* Those who have less than a tile wait for one another. */
+    double large = (double)variants[variant].rows * variants[variant].tokens / (128 * 256 * size);
+    double dealt = each * units * unit + (each + 1) * tile + DEAL_CLOCKS * large * (each < 1 ? 2 : 1);
     /* What the kernel computes with 32 bits: see first_unit_of. */
     bool fits = 2.0 * workers * workers * units < INT32_MAX;
     bool deal = room && fits && dealt < whole;
@@ -110,8 +111,8 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
             continue;
         }
         for (int i = 0; i < CLUSTERS; i++) {
-            if (i && tiles > at_once[i] && !variants[v].deep)
-                break; /* K is shared only where tiles are few */
+            if (i && tiles > at_once[i] && variants[v].tokens >= OVER_RING)
+                break;
             struct fmk_wgmma_cut candidate = cut(v, tiles, units, clusters[i].blocks, at_once[i]);
             if (candidate.clocks < best.clocks)
                 best = candidate;
@@ -123,7 +124,7 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
 /* ---- a launch ---- */
 
 uint64_t fmk_wgmma_room(int64_t m, int32_t multiprocessors) {
-    if (m <= 128 || multiprocessors > FMK_WIDE_MOST_BLOCKS)
+    if (m < FMK_WGMMA_DEAL_M || multiprocessors > FMK_WIDE_MOST_BLOCKS)
         return 0;
     return FMK_WIDE_ROOM((uint64_t)multiprocessors);
 }
@@ -140,7 +141,7 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
                                        int32_t variant) {
     int32_t tokens = variants[variant].tokens;
     const struct fmk_linear_kernel_args *linear = &args->linear;
-    bool pairs = args->start.pairs;
+    bool pairs = args->start.flags & FMK_WGMMA_PAIRS;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
     cuuint64_t expert = args->experts > 1 ? (cuuint64_t)linear->expert_in_stride * 2 : rows * stride;
     cuuint64_t k = (cuuint64_t)linear->k;
@@ -162,7 +163,7 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
 }
 
 /* What kernels would have to divide for. */
-static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cut *cut) {
+static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cut *cut, bool early) {
     const struct fmk_linear_kernel_args *linear = &args->linear;
     const struct fmk_linear_part *part = linear->part;
     int32_t rows = variants[cut->variant].rows / (linear->glu ? 2 : 1),
@@ -177,7 +178,7 @@ static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cu
         .row_tiles = (part->n + rows - 1) / rows,
         .units = (linear->k_packed + FMK_WGMMA_K - 1) / FMK_WGMMA_K,
         .per_block = 1.0f / (float)cut->cluster,
-        .pairs = tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0,
+        .flags = early ? FMK_WGMMA_AHEAD : 0,
     };
     start->share = (start->units + cut->cluster - 1) / cut->cluster;
     for (int32_t i = 0; i < (linear->glu ? 1 : linear->num_parts); i++)
@@ -188,13 +189,16 @@ static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cu
     if (args->experts == 1 && walk->token_tiles <= FMK_WGMMA_TOGETHER && walk->tiles < 1 << 20)
         walk->per_row = 1.0f / (float)walk->token_tiles;
     if (walk->per_row != 0 && !linear->glu && !linear->m_dev)
-        start->early_tiles = start->row_tiles;
+        start->flags |= FMK_WGMMA_EARLY;
+    if (tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0)
+        start->flags |= FMK_WGMMA_PAIRS;
 }
 
 fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_args *args,
                                 const struct fmk_wgmma_cut *cut) {
     int32_t variant = cut->variant;
-    describe_walk(args, cut);
+    bool early = order->early;
+    describe_walk(args, cut, early);
     fmk_status status = describe_activations(order->queue->ctx, args, variant);
     if (status)
         return status;
@@ -208,7 +212,6 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
                                      (uint32_t)(128 * variants[variant].warpgroups + FMK_WGMMA_FETCHING),
                                  .shared = FMK_WGMMA_SHARED,
                                  .cluster = (uint32_t)cut->cluster};
-    bool early = order->early;
     order->early = true;
     return fmk_cuda_launch(order->queue, FMK_MODULE_INT4_WGMMA,
                            variant + (args->linear.in_type == FMK_BF16 ? FMK_WGMMA_VARIANTS : 0), grid, args,

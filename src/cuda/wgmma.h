@@ -5,6 +5,8 @@
 #include "../../kernels/wgmma.h"
 #include "rows.h"
 
+enum { FMK_WGMMA_DEAL_M = 65 /* with fewer tokens, tiles are small enough as they are */ };
+
 struct fmk_wgmma_problem {
     const struct fmk_linear_part *parts;
     int32_t num_parts;

@@ -103,7 +103,7 @@ enum {
     /* Of int4.t64, on compute capability 9.0: rows of an expert from which on wgmma is faster than kernels
      * for few, and those up to which it is than cuBLAS on decoded weights. */
     FMK_WGMMA_LEAST_M = 9,
-    FMK_WGMMA_MOST_M = 2048,
+    FMK_WGMMA_MOST_M = 8192,
     FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
     /* A call that cuBLAS serves has room for so much at once at least. */
     FMK_GEMM_WORKSPACE = 32 << 20, /* of cuBLAS itself */

@@ -237,10 +237,9 @@ static void check_cut(const struct subject *s, struct bench *b, const struct fmk
 }
 
 static bool serves_glu(int32_t variant) {
-    return variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 || variant == FMK_WGMMA_256X64 ||
-           variant == FMK_WGMMA_256X128 ||
-           (variant >= FMK_WGMMA_WIDE && variant != FMK_WGMMA_WIDE_192X64 &&
-            variant != FMK_WGMMA_WIDE_192X128);
+    return variant == FMK_WGMMA_128X16 || variant == FMK_WGMMA_512X16 || variant == FMK_WGMMA_256X32 ||
+           variant == FMK_WGMMA_256X64 ||
+           (variant >= FMK_WGMMA_WIDE && variant != FMK_WGMMA_WIDE_192X128);
 }
 
 static void test_all(fmk_dtype type, const char *name) {
