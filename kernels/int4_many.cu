@@ -2,27 +2,30 @@
  * any GPU since compute capability 8.0.
  *
  * A block computes a tile of weight rows by tokens. Stages of K travel through a ring in shared memory, by
- * cp.async; a warp multiplies 32 rows by 64 tokens, of all of a stage's K or, in the smaller tile, of a
- * quarter of it. Codes become weights, rounded once, in registers. At the end sums go through shared memory,
- * those of the quarters in their order. */
+ * cp.async; a warp multiplies 32 rows by up to 64 tokens, of its share of a stage's K. Codes become weights,
+ * rounded once, in registers. At the end sums go through shared memory, those of the shares of K in their
+ * order. */
 #include "layout.h"
 #include "linear_mma.cuh"
 #include "many.h"
 
-enum { STAGES = FMK_MANY_STAGES, PANELS = 2, COLUMNS = 8 }; /* of a warp: 32 rows, 64 tokens */
+enum { STAGES = FMK_MANY_STAGES };
 
-/* Warps along rows, tokens and K. */
-template <int WR, int WT, int WK, bool ANY_GROUPS> struct TileOf {
-    static constexpr int ROWS = 32 * WR, TOKENS = 64 * WT, BLOCK_PANELS = ROWS / 16;
-    static constexpr int K = WK == 1 ? 64 : 32 * WK, WARP_K = K / WK; /* of a stage */
-    static constexpr int ROWS_WARPS = WR, TOKEN_WARPS = WT, K_WARPS = WK;
+/* Panels and eights of tokens of a warp; warps along rows, tokens and K; K of a stage. */
+template <int P, int NT, int WR, int WT, int WK, int STAGE_K, bool ANY_GROUPS> struct TileOf {
+    static constexpr int PANELS = P, ROWS = 16 * P * WR, TOKENS = 8 * NT * WT, BLOCK_PANELS = ROWS / 16,
+                         COLUMNS = NT;
+    static constexpr int UNITS = STAGE_K > FMK_INT4_UNIT_K ? STAGE_K / FMK_INT4_UNIT_K : 1; /* of a stage */
+    static constexpr int K = STAGE_K, BLOCKS = K / WK / 32; /* of 32 k: of a warp, in a stage */
+    static constexpr int ROW_WARPS = WR, TOKEN_WARPS = WT, K_WARPS = WK;
     static constexpr bool ANY = ANY_GROUPS;
-    static constexpr int ACTS = TOKENS * K * 2, CODES = ROWS * K / 2; /* bytes */
-    static constexpr int SCALES = FMK_MANY_SCALES(ANY), STAGE = FMK_MANY_STAGE(ANY);
+    static constexpr int ACTS = TOKENS * K * 2, CODES = ROWS * K / 2; /* bytes of a stage */
+    static constexpr int SCALES = FMK_MANY_SCALES(ANY), STAGE = FMK_MANY_STAGE(ROWS, TOKENS, K, ANY);
     static constexpr int PITCH = ROWS + 4; /* of a token's sums: a warp's stores meet no bank twice */
     static_assert(WR * WT * WK * 32 == FMK_MANY_THREADS, "eight warps");
-    static_assert(ACTS + CODES == FMK_MANY_TILE, "a stage holds activations and codes");
-    static_assert(4 * WK * TOKENS * PITCH <= FMK_MANY_SHARED(ANY), "sums go where the ring was");
+    static constexpr int FIT = STAGES * STAGE / (4 * TOKENS * PITCH); /* such sums where the ring was, */
+    static constexpr int BUFFERS = FIT < WK ? FIT < 2 ? 1 : 2 : WK;   /* and those that are used */
+    static_assert(FIT > 0, "sums go where the ring was");
 };
 
 /* ---- codes to weights ---- */
@@ -87,57 +90,81 @@ struct Bf16Weights : Bf16 {
 
 /* ---- copies ---- */
 
-/* What a thread copies of every stage: 16 bytes of codes, of scales in some lanes, and of activations of
- * FROM_TOKENS tokens. */
+/* What a thread copies of every stage: 16 bytes of some panels' codes and some tokens' activations; some
+ * threads also scales. */
 template <class T> struct Copies {
-    static constexpr int CHUNKS = T::K / 8, FROM_TOKENS = T::TOKENS * CHUNKS / FMK_MANY_THREADS,
-                         APART = FMK_MANY_THREADS / CHUNKS; /* tokens from one to the next */
-    const uint8_t *codes, *scales;
+    static constexpr int TILES = T::K / 64; /* of a panel, in a stage */
+    static constexpr int PANELS_APART = FMK_MANY_THREADS / 32 / TILES,
+                         FROM_PANELS = T::BLOCK_PANELS / PANELS_APART;
+    static constexpr int CHUNKS = T::K / 8, TOKENS_APART = FMK_MANY_THREADS / CHUNKS,
+                         FROM_TOKENS = T::TOKENS / TOKENS_APART;
+    const uint8_t *codes[FROM_PANELS], *scales;
     const uint16_t *acts;                  /* of the first of its tokens */
     int64_t apart;                         /* elements to the next */
-    uint32_t at_codes, at_scales, at_acts; /* in a stage */
-    int32_t unit;                          /* bytes */
+    uint32_t at_acts, at_codes, at_scales; /* in a stage */
+    int32_t of_codes, of_scales;           /* unit of a stage */
+    int32_t unit, units;                   /* bytes of one; of all of K */
     int32_t k, tokens;                     /* columns, and tokens, from the thread's first on */
     bool has_scales;
+
+    static __device__ __forceinline__ const uint8_t *panel(const struct fmk_linear_kernel_args &args,
+                                                           const RowBlock &at, int panel) {
+        const struct fmk_linear_part &part = args.part[args.glu ? panel % 2 : at.part];
+        const int32_t row = at.row + 16 * (args.glu ? panel / 2 : panel);
+        return (const uint8_t *)part.data +
+               (uint64_t)(args.expert + (int32_t)blockIdx.z) * part.expert_stride +
+               (uint64_t)min(row / 16, (part.n - 1) / 16) * part.stride;
+    }
 
     __device__ __forceinline__ void start(const struct fmk_linear_kernel_args &args, const RowBlock &at,
                                           int32_t first, int32_t count) {
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        /* A warp has 64 k of a panel: one of eight, or one of four and of a unit's two tiles. */
-        const int panel = T::BLOCK_PANELS == 8 ? warp : warp / 2, tile = T::BLOCK_PANELS == 8 ? 0 : warp % 2;
-        const struct fmk_linear_part &part = args.part[args.glu ? panel % 2 : at.part];
-        const int32_t row = at.row + 16 * (args.glu ? panel / 2 : panel);
+        const struct fmk_linear_part &part = args.part[at.part];
         const int32_t scale_bytes =
             4 / part.chunks * 16 * ((int32_t)number_size(part.dtype) + (part.has_zeros ? 1 : 0));
         unit = FMK_INT4_UNIT_CODES + scale_bytes;
-        const uint8_t *data = (const uint8_t *)part.data +
-                              (uint64_t)(args.expert + (int32_t)blockIdx.z) * part.expert_stride +
-                              (uint64_t)min(row / 16, (part.n - 1) / 16) * part.stride;
-        codes = data + FMK_T16_TILE * tile + 16 * lane;
-        scales = data + FMK_INT4_UNIT_CODES + 16 * lane;
-        has_scales = tile == 0 && 16 * lane < scale_bytes;
-        at_codes = T::ACTS + 16 * threadIdx.x;
-        at_scales = T::ACTS + T::CODES + T::SCALES * panel + 16 * lane;
+#pragma unroll
+        for (int i = 0; i < FROM_PANELS; i++)
+            codes[i] = panel(args, at, warp / TILES + PANELS_APART * i) + warp % TILES / 2 * unit +
+                       FMK_T16_TILE * (warp % TILES % 2) + 16 * lane;
+        has_scales = warp < T::BLOCK_PANELS * T::UNITS && 16 * lane < scale_bytes;
+        scales = panel(args, at, warp / T::UNITS % T::BLOCK_PANELS) + warp % T::UNITS * unit +
+                 FMK_INT4_UNIT_CODES + 16 * lane;
+        units = args.k_packed / FMK_INT4_UNIT_K;
+        of_codes = warp % TILES / 2;
+        of_scales = warp % T::UNITS;
+        at_codes = not_before_here(T::ACTS + 16 * threadIdx.x);
+        at_scales = not_before_here(T::ACTS + T::CODES + T::SCALES * warp + 16 * lane);
         const int chunk = threadIdx.x % CHUNKS, token = threadIdx.x / CHUNKS;
         k = args.k - 8 * chunk;
-        at_acts = 2 * T::K * token + 16 * (chunk ^ token % 2 * 4);
+        tokens = count - token;
+        at_acts = not_before_here(2 * T::K * token + 16 * (chunk ^ token % 2 * 4));
         acts = (const uint16_t *)args.in + blockIdx.z * args.expert_in_stride +
                (int64_t)(first + token) * args.in_stride + 8 * chunk;
-        apart = APART * args.in_stride;
-        tokens = count - token;
+        apart = TOKENS_APART * args.in_stride;
     }
 
-    /* Of stage `stage` of K. */
-    __device__ __forceinline__ void copy(int32_t stage, uint8_t *to) const {
-        const int32_t tiles = T::K / 64, from = stage * T::K;
-        const int64_t of_unit = (int64_t)(stage * tiles / 2) * unit;
-        copy_16_async(to + at_codes, codes + of_unit + (tiles == 1 ? stage % 2 * FMK_T16_TILE : 0));
+    /* Of the next stage, number `stage`. Of a unit that is not there zeros: a weight is to be a number. */
+    __device__ __forceinline__ void copy(int32_t stage, uint32_t to) {
+        const bool codes_there = T::UNITS == 1 || T::UNITS * stage + of_codes < units;
+        const bool scales_there = T::UNITS == 1 || T::UNITS * stage + of_scales < units;
+        const int32_t step =
+            T::K < FMK_INT4_UNIT_K ? stage % 2 ? unit - FMK_T16_TILE : FMK_T16_TILE : T::UNITS * unit;
+#pragma unroll
+        for (int i = 0; i < FROM_PANELS; i++) {
+            copy_16_async(to + at_codes + FMK_MANY_THREADS * 16 * i, codes[i], codes_there);
+            codes[i] += step;
+        }
         if (has_scales)
-            copy_16_async(to + at_scales, scales + of_unit);
+            copy_16_async(to + at_scales, scales, scales_there);
+        if (T::K >= FMK_INT4_UNIT_K || stage % 2)
+            scales += T::UNITS * unit;
 #pragma unroll
         for (int i = 0; i < FROM_TOKENS; i++)
-            copy_16_async(to + at_acts + 2 * T::K * APART * i, acts + i * apart + from,
-                          from < k && APART * i < tokens);
+            copy_16_async(to + at_acts + 2 * T::K * TOKENS_APART * i, acts + i * apart,
+                          k > 0 && TOKENS_APART * i < tokens);
+        acts += T::K;
+        k -= T::K;
     }
 };
 
@@ -150,15 +177,24 @@ struct Share {
 
 template <class T> struct Groups {
     int32_t dtype, chunks, zeros; /* of scales; k by 32 to a group; offset behind the scales, 0: none */
-    float inverse[PANELS];        /* of struct fmk_range */
+    float inverse[T::PANELS];     /* of struct fmk_range */
 
-    __device__ __forceinline__ Group load(const uint8_t *scales, int panel, int32_t group, int g) const {
-        const uint8_t *from = scales + T::SCALES * panel;
+    /* `scales`: of a stage; `block` of 32 k in the unit of the panel. */
+    __device__ __forceinline__ Group load(const uint8_t *scales, int panel, int unit, int32_t block,
+                                          int g) const {
+        const uint8_t *from = scales + T::SCALES * (T::UNITS * panel + unit);
+        const int32_t group = T::ANY ? block / chunks : 0;
         Group found;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int32_t row = 16 * group + g + 8 * i;
-            found.scale[i] = load_number(from, dtype, row) * inverse[panel % PANELS];
+            if (T::ANY) {
+                found.scale[i] = load_number(from, dtype, row) * inverse[panel % T::PANELS];
+            } else {
+                const uint16_t bits = ((const uint16_t *)from)[row];
+                found.scale[i] =
+                    (dtype == NUMBER_F16 ? f16_to_f32(bits) : bf16_to_f32(bits)) * inverse[panel % T::PANELS];
+            }
             found.zero[i] = zeros ? from[zeros + row] : 8;
         }
         return found;
@@ -166,61 +202,77 @@ template <class T> struct Groups {
 };
 
 template <class X, class T>
-__device__ __forceinline__ void multiply_stage(const uint8_t *stage, int32_t number, const Share &share,
-                                               const Groups<T> &groups, int lane, X (&weights)[PANELS],
-                                               float (&total)[PANELS][COLUMNS][4]) {
-    constexpr int BLOCKS = T::WARP_K / 32;
+__device__ __forceinline__ void multiply_stage(uint32_t stage, const uint8_t *scales, int32_t number,
+                                               const Share &share, const Groups<T> &groups, int lane,
+                                               X (&weights)[T::PANELS],
+                                               float (&total)[T::PANELS][T::COLUMNS][4]) {
     const int g = lane / 4, t = lane % 4;
 #pragma unroll
-    for (int b = 0; b < BLOCKS; b++) {
-        const int block = BLOCKS * share.k + b;                   /* of 32 k, in the stage */
-        const int32_t in_unit = (T::K / 32 * number + block) % 4; /* and in the unit */
-        uint32_t a[2][PANELS][4];
+    for (int b = 0; b < T::BLOCKS; b++) {
+        const int block = T::BLOCKS * share.k + b; /* of 32 k, in the stage */
+        uint32_t a[2][T::PANELS][4];
 #pragma unroll
-        for (int r = 0; r < PANELS; r++) {
-            const int panel = PANELS * share.rows + r;
-            if (T::ANY || b == 0)
-                weights[r].set(
-                    groups.load(stage + T::ACTS + T::CODES, panel, T::ANY ? in_unit / groups.chunks : 0, g));
-            const uint2 words = load_8(stage + T::ACTS + T::K * 8 * panel + block / 2 * FMK_T16_TILE +
-                                       16 * lane + block % 2 * 8);
+        for (int r = 0; r < T::PANELS; r++) {
+            const int panel = T::PANELS * share.rows + r;
+            /* A stage of 64 k is half a unit. */
+            if (T::ANY || (b == 0 && (T::K >= FMK_INT4_UNIT_K || number % 2 == 0)))
+                weights[r].set(groups.load(scales, panel, T::UNITS > 1 ? block / 4 : 0,
+                                           (T::K / 32 * number + block) % 4, g));
+            const uint2 words = load_shared_8(stage + T::ACTS + T::K * 8 * panel + block / 2 * FMK_T16_TILE +
+                                              16 * lane + block % 2 * 8);
             weights[r].unpack(words.x, a[0][r]);
             weights[r].unpack(words.y, a[1][r]);
         }
+        const uint32_t acts =
+            stage + 2 * T::K * (8 * T::COLUMNS * share.tokens + g) + 16 * ((4 * block + t) ^ g % 2 * 4);
 #pragma unroll
-        for (int n = 0; n < COLUMNS; n++) {
-            const int token = 64 * share.tokens + 8 * n + g;
-            const uint4 x = load_16(stage + 2 * T::K * token + 16 * ((4 * block + t) ^ token % 2 * 4));
+        for (int n = 0; n < T::COLUMNS; n += 2) {
+            const uint4 x[2] = {load_shared_16(acts + 16 * T::K * n),
+                                load_shared_16(acts + 16 * T::K * (n + 1))};
+            /* Sums are added to twice, not one right after the other. */
 #pragma unroll
-            for (int r = 0; r < PANELS; r++) {
-                X::mma(total[r][n], a[0][r], x.x, x.y, total[r][n]);
-                X::mma(total[r][n], a[1][r], x.z, x.w, total[r][n]);
-            }
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int r = 0; r < T::PANELS; r++)
+                    X::mma(total[r][n + i], a[0][r], x[i].x, x[i].y, total[r][n + i]);
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int r = 0; r < T::PANELS; r++)
+                    X::mma(total[r][n + i], a[1][r], x[i].z, x[i].w, total[r][n + i]);
         }
     }
 }
 
 /* ---- sums ---- */
 
+/* Those of T::BUFFERS shares of K lie beside one another; the others' are added to them, round by round. */
 template <class T>
-__device__ __forceinline__ void put_sums(float *sums, const Share &share, const float (&scale)[PANELS],
-                                         int lane, const float (&total)[PANELS][COLUMNS][4]) {
+__device__ __forceinline__ void put_sums(float *sums, const Share &share, const float (&scale)[T::PANELS],
+                                         int lane, const float (&total)[T::PANELS][T::COLUMNS][4]) {
 #pragma unroll
-    for (int r = 0; r < PANELS; r++)
+    for (int round = 0; round < T::K_WARPS / T::BUFFERS; round++) {
+        if (share.k / T::BUFFERS == round) {
 #pragma unroll
-        for (int n = 0; n < COLUMNS; n++)
+            for (int r = 0; r < T::PANELS; r++)
 #pragma unroll
-            for (int c = 0; c < 4; c++) {
-                const int row = 32 * share.rows + 16 * r + lane / 4 + 8 * (c / 2);
-                const int token = 64 * share.tokens + 8 * n + 2 * (lane % 4) + c % 2;
-                sums[(share.k * T::TOKENS + token) * T::PITCH + row] = total[r][n][c] * scale[r];
-            }
+                for (int n = 0; n < T::COLUMNS; n++)
+#pragma unroll
+                    for (int c = 0; c < 4; c++) {
+                        const int row = 16 * (T::PANELS * share.rows + r) + lane / 4 + 8 * (c / 2);
+                        const int token = 8 * (T::COLUMNS * share.tokens + n) + 2 * (lane % 4) + c % 2;
+                        float *to = &sums[(share.k % T::BUFFERS * T::TOKENS + token) * T::PITCH + row];
+                        *to = total[r][n][c] * scale[r] + (round ? *to : 0.0f);
+                    }
+        }
+        __syncthreads();
+    }
 }
 
 template <class T> __device__ __forceinline__ float sum_at(const float *sums, int token, int row) {
     float sum = 0.0f;
 #pragma unroll
-    for (int k = 0; k < T::K_WARPS; k++)
+    for (int k = 0; k < T::BUFFERS; k++)
         sum += sums[(k * T::TOKENS + token) * T::PITCH + row];
     return sum;
 }
@@ -286,9 +338,10 @@ __device__ __forceinline__ void store_tile(const struct fmk_linear_kernel_args &
 template <class X, class T> __device__ __forceinline__ void linear_many(const struct fmk_many_args &args) {
     const struct fmk_linear_kernel_args &linear = args.linear;
     uint8_t *ring = dynamic_shared();
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const Share share = {warp % T::ROWS_WARPS, warp / T::ROWS_WARPS % T::TOKEN_WARPS,
-                         warp / (T::ROWS_WARPS * T::TOKEN_WARPS)};
+    const int warp = not_before_here(threadIdx.x / 32), lane = not_before_here(threadIdx.x % 32);
+    const uint32_t base = not_before_here(shared_address(ring));
+    const Share share = {warp % T::ROW_WARPS, warp / T::ROW_WARPS % T::TOKEN_WARPS,
+                         warp / (T::ROW_WARPS * T::TOKEN_WARPS)};
     allow_dependents();
     wait_for_dependency();
     const RowBlock at = find_block(linear, linear.glu ? T::ROWS / 2 : T::ROWS, (int32_t)blockIdx.x);
@@ -300,11 +353,11 @@ template <class X, class T> __device__ __forceinline__ void linear_many(const st
 
     Copies<T> copies;
     copies.start(linear, at, first, count);
-    const int32_t stages = linear.k_packed / T::K;
+    const int32_t stages = (linear.k_packed + T::K - 1) / T::K;
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; stage++) {
         if (stage < stages)
-            copies.copy(stage, ring + stage * T::STAGE);
+            copies.copy(stage, base + stage * T::STAGE);
         end_copies();
     }
 
@@ -312,69 +365,137 @@ template <class X, class T> __device__ __forceinline__ void linear_many(const st
     Groups<T> groups = {part.dtype,
                         part.chunks,
                         part.has_zeros ? 4 / part.chunks * 16 * (int32_t)number_size(part.dtype) : 0,
-                        {1.0f, 1.0f}};
-    float scale[PANELS] = {1.0f, 1.0f}, total[PANELS][COLUMNS][4] = {};
+                        {}};
+    float scale[T::PANELS], total[T::PANELS][T::COLUMNS][4] = {};
 #pragma unroll
-    for (int r = 0; X::RANGED && r < PANELS; r++) {
-        const float *range = args.range[linear.glu ? r : at.part];
+    for (int r = 0; r < T::PANELS; r++) {
+        const float *range = X::RANGED ? args.range[linear.glu ? r % 2 : at.part] : NULL;
         scale[r] = range ? range[1] : 1.0f;
         groups.inverse[r] = range ? range[2] : 1.0f;
     }
-    X weights[PANELS];
+    X weights[T::PANELS];
     int32_t slot = 0;
     for (int32_t stage = 0; stage < stages; stage++) {
         wait_for_copies<STAGES - 2>();
         __syncthreads(); /* all have what all copied, and nobody reads the stage before any more */
         const int32_t ahead = stage + STAGES - 1;
         if (ahead < stages)
-            copies.copy(ahead, ring + (slot ? slot - 1 : STAGES - 1) * T::STAGE);
+            copies.copy(ahead, base + (slot ? slot - 1 : STAGES - 1) * T::STAGE);
         end_copies();
-        multiply_stage<X, T>(ring + slot * T::STAGE, stage, share, groups, lane, weights, total);
+        multiply_stage<X, T>(base + slot * T::STAGE, ring + slot * T::STAGE + T::ACTS + T::CODES, stage,
+                             share, groups, lane, weights, total);
         slot = slot + 1 < STAGES ? slot + 1 : 0;
     }
     wait_for_copies<0>();
     __syncthreads();
     float *sums = (float *)ring;
     put_sums<T>(sums, share, scale, lane, total);
-    __syncthreads();
     if (in_pairs(linear, at))
         store_pairs<T>(linear, at, first, count, sums);
     else
         store_tile<T>(linear, at, first, count, sums);
 }
 
-template <bool ANY> using Large = TileOf<4, 2, 1, ANY>;
-template <bool ANY> using Small = TileOf<2, 1, 4, ANY>;
+template <bool ANY> using Tile128x16 = TileOf<2, 2, 4, 1, 2, 128, ANY>;
+template <bool ANY> using Tile64x32 = TileOf<4, 4, 1, 1, 8, 256, ANY>;
+template <bool ANY> using Tile128x32 = TileOf<2, 4, 4, 1, 2, 128, ANY>;
+template <bool ANY> using Tile64x64 = TileOf<4, 8, 1, 1, 8, 256, ANY>;
+template <bool ANY> using Tile128x64 = TileOf<2, 8, 4, 1, 2, 128, ANY>;
+template <bool ANY> using Tile128x128 = TileOf<2, 8, 4, 2, 1, 64, ANY>;
 
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x16(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile128x16<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_f16_64x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile64x32<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile128x32<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_f16_64x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile64x64<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile128x64<false>>(args);
+}
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x128(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Large<false>>(args);
+    linear_many<HalfWeights, Tile128x128<false>>(args);
 }
-extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_64x64(
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_bf16_128x16(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Small<false>>(args);
+    linear_many<Bf16Weights, Tile128x16<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_bf16_64x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile64x32<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_bf16_128x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile128x32<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_bf16_64x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile64x64<false>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_bf16_128x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile128x64<false>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_bf16_128x128(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<Bf16Weights, Large<false>>(args);
+    linear_many<Bf16Weights, Tile128x128<false>>(args);
 }
-extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_bf16_64x64(
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x16(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<Bf16Weights, Small<false>>(args);
+    linear_many<HalfWeights, Tile128x16<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_any_f16_64x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile64x32<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile128x32<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_any_f16_64x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile64x64<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<HalfWeights, Tile128x64<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x128(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Large<true>>(args);
+    linear_many<HalfWeights, Tile128x128<true>>(args);
 }
-extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_64x64(
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_bf16_128x16(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Small<true>>(args);
+    linear_many<Bf16Weights, Tile128x16<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_any_bf16_64x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile64x32<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_bf16_128x32(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile128x32<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_any_bf16_64x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile64x64<true>>(args);
+}
+extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_bf16_128x64(
+    const __grid_constant__ struct fmk_many_args args) {
+    linear_many<Bf16Weights, Tile128x64<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_bf16_128x128(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<Bf16Weights, Large<true>>(args);
-}
-extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_bf16_64x64(
-    const __grid_constant__ struct fmk_many_args args) {
-    linear_many<Bf16Weights, Small<true>>(args);
+    linear_many<Bf16Weights, Tile128x128<true>>(args);
 }

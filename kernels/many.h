@@ -4,20 +4,26 @@
 
 #include "args.h"
 
-/* Kernels, + FMK_MANY_BF16 of bf16 activations, + FMK_MANY_ANY where groups are not of 128 k or a multiple,
- * or scales are f32. */
-enum { FMK_MANY_128X128, FMK_MANY_64X64, FMK_MANY_BF16, FMK_MANY_ANY = 2 * FMK_MANY_BF16 };
-
+/* Tiles, of weight rows by tokens. Kernels are numbered so, + FMK_MANY_TILES of bf16 activations, + twice
+ * that where groups are not of 128 k or a multiple, or scales are f32. */
 enum {
-    FMK_MANY_THREADS = 256,
-    FMK_MANY_STAGES = 4,
-    FMK_MANY_TILE = 20480 /* bytes of activations and codes in a stage, of either tile */
+    FMK_MANY_128X16,
+    FMK_MANY_64X32,
+    FMK_MANY_128X32,
+    FMK_MANY_64X64,
+    FMK_MANY_128X64,
+    FMK_MANY_128X128,
+    FMK_MANY_TILES
 };
 
-/* Bytes of a stage, and of a block: `any` as above. A stage has room for the scales of 8 panels. */
+enum { FMK_MANY_THREADS = 256, FMK_MANY_STAGES = 4 };
+
+/* Bytes of a stage of k columns, and of a block: activations, codes, scales and zero points of each panel, of
+ * which `any` kernels have more. */
 #define FMK_MANY_SCALES(any) ((any) ? 320 : 48)
-#define FMK_MANY_STAGE(any) (FMK_MANY_TILE + 8 * FMK_MANY_SCALES(any))
-#define FMK_MANY_SHARED(any) (FMK_MANY_STAGES * FMK_MANY_STAGE(any))
+#define FMK_MANY_STAGE(rows, tokens, k, any)                                                                 \
+    ((tokens)*2 * (k) + (rows) / 2 * (k) + (rows) / 16 * (((k) + 127) / 128) * FMK_MANY_SCALES(any))
+#define FMK_MANY_SHARED(rows, tokens, k, any) (FMK_MANY_STAGES * FMK_MANY_STAGE(rows, tokens, k, any))
 
 struct fmk_many_args {
     struct fmk_linear_kernel_args linear; /* without tiles, in_rows and out_rows */

@@ -113,6 +113,25 @@ __device__ __forceinline__ uint32_t load_volatile(const uint32_t *from) {
     return *(const volatile uint32_t *)from;
 }
 
+/* An address as instructions of the shared window take it. */
+__device__ __forceinline__ uint32_t shared_address(const void *at) {
+    return (uint32_t)__cvta_generic_to_shared(at);
+}
+
+__device__ __forceinline__ uint4 load_shared_16(uint32_t from) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from));
+    return v;
+}
+
+__device__ __forceinline__ uint2 load_shared_8(uint32_t from) {
+    uint2 v;
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(from));
+    return v;
+}
+
 /* 16 bytes that nobody else will read: weights. They do not displace what the first cache holds. */
 __device__ __forceinline__ uint4 load_stream(const void *from) {
     uint4 v;
@@ -138,10 +157,13 @@ __device__ __forceinline__ uint2 load_8(const void *from) {
 
 /* Starts a copy of 16 bytes to shared memory; `there` false: of zeros, and `from` is not read. Both addresses
  * are multiples of 16. */
-__device__ __forceinline__ void copy_16_async(void *shared, const void *from, bool there) {
-    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0)
+__device__ __forceinline__ void copy_16_async(uint32_t shared, const void *from, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(there ? 16 : 0)
                  : "memory");
+}
+
+__device__ __forceinline__ void copy_16_async(void *shared, const void *from, bool there) {
+    copy_16_async(shared_address(shared), from, there);
 }
 
 __device__ __forceinline__ void copy_16_async(void *shared, const void *from) {

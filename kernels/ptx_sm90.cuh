@@ -6,13 +6,8 @@
 
 /* ---- shared memory ---- */
 
-/* An address as instructions of the shared window take it. */
-__device__ __forceinline__ uint32_t shared_address(const void *at) {
-    return (uint32_t)__cvta_generic_to_shared(at);
-}
-
-/* A value that all lanes of the warp have, so that the compiler knows: what depends on it alone may be computed
- * once for the warp. */
+/* A value that all lanes of the warp have: so the compiler knows it, and what depends on it alone may be
+ * computed once for the warp. */
 __device__ __forceinline__ int32_t same_in_all_lanes(int32_t value) {
     return __shfl_sync(~0u, value, 0);
 }
@@ -129,13 +124,7 @@ template <int COUNT> __device__ __forceinline__ void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-/* All threads of the cluster meet; what they wrote to shared memory before, all see after. */
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
-/* The same in two: what was written before, others need not see after. */
+/* All threads of the cluster meet, in two steps. What was written before, others need not see after. */
 __device__ __forceinline__ void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }

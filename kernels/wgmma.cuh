@@ -366,7 +366,7 @@ __device__ __forceinline__ void store_tiles(const struct fmk_wgmma_args &args, c
             mbarrier_wait(ring.base + P::AT_SENT, parity);
             finish_pieces<X, P>(target, outlet, in, stages + P::AT_SUMS, warp, MOST_STORING);
             __syncwarp();
-            if (in.size == 1 && threadIdx.x % 32 == 0)
+            if (in.size == 1)
                 mbarrier_arrive(ring.base + P::AT_TAKEN);
             else if (threadIdx.x % 32 < in.size)
                 mbarrier_arrive_at(threadIdx.x % 32, ring.base + P::AT_TAKEN);
@@ -536,7 +536,7 @@ template <class X, class P> __device__ __forceinline__ void linear_wgmma(const s
     }
     if (warp == 0 && elect_one()) {
         mbarrier_init(base + P::AT_SENT, senders<P>(cluster_size()));
-        mbarrier_init(base + P::AT_TAKEN, MOST_STORING * cluster_size());
+        mbarrier_init(base + P::AT_TAKEN, takers(cluster_size()));
     }
     init_ring<P>(ring, fetching < 0 ? warp : warp - STORING_WARPS, 4 * P::WG + MOST_STORING);
     __syncthreads();

@@ -63,6 +63,7 @@ template <class P> __device__ __forceinline__ void init_ring(const Ring &ring, i
         }
         fence_mbarrier_init();
     }
+    __syncwarp();
 }
 
 template <class P> __device__ __forceinline__ void init_early(const Ring &ring) {
@@ -72,6 +73,7 @@ template <class P> __device__ __forceinline__ void init_early(const Ring &ring) 
             mbarrier_init(ring.full + 8 * stage, 2);
         fence_mbarrier_init();
     }
+    __syncwarp();
 }
 
 /* Copies may fetch into the stage again, as far as this thread is concerned. One arrival for a warp is no

@@ -4,7 +4,7 @@
 #define FMK_KERNELS_WGMMA_STORE_CUH
 
 #include "epilogue.cuh"
-#include "wgmma_tiles.cuh"
+#include "wgmma_fetch.cuh"
 
 /* Named barriers: of all multiplying warpgroups; of each; of each with the warp that stores its tiles; of the
  * two warps that fetch. */
@@ -248,6 +248,12 @@ template <class P> __device__ __forceinline__ uint32_t pieces_of(const Tile &til
  * cannot send, every thread. */
 template <class P> __device__ __forceinline__ uint32_t senders(uint32_t size) {
     return P::DEEP && size == 1 ? 128 * P::WG : 1;
+}
+
+/* And one of `taken`: a thread of each warp that stores, of all blocks; or within a block each of their
+ * threads, for compute-sanitizer's racecheck does not see what one stands for. */
+__device__ __forceinline__ uint32_t takers(uint32_t size) {
+    return MOST_STORING * (size == 1 ? 32 : size);
 }
 
 template <class P>

@@ -93,6 +93,8 @@ static void choose_features(struct fmk_context *ctx, const char *disable) {
         ctx->features |= FMK_CUDA_SM90;
     if (cuda->capability == 90 && !(off & FMK_CUDA_SM90))
         ctx->features |= FMK_CUDA_SM90A;
+    if (cuda->capability >= 90 && cuda->capability < 120)
+        ctx->features |= FMK_CUDA_FAST_GEMM;
     if (!(off & FMK_CUDA_CUBLAS) && (cuda->cublas = fmk_cublas_open()))
         ctx->features |= FMK_CUDA_CUBLAS;
     else if (!(off & FMK_CUDA_CUBLAS))

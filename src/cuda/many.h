@@ -5,10 +5,10 @@
 #include "../../kernels/many.h"
 #include "rows.h"
 
-/* Rows first_row .. m-1 of a call, by so many experts. `any`: see FMK_MANY_ANY. The caller has entered. */
+/* Rows first_row .. m-1 of a call, by so many experts. `any`: see kernels/many.h. The caller has entered. */
 fmk_status fmk_many_launch(struct fmk_cuda_order *order, const struct fmk_many_args *args, uint32_t experts,
                            bool any);
-/* The same, by tiles FMK_MANY_128X128 or FMK_MANY_64X64. */
+/* The same, by tiles FMK_MANY_128X16 .. */
 fmk_status fmk_many_launch_tile(struct fmk_cuda_order *order, const struct fmk_many_args *args,
                                 uint32_t experts, bool any, int32_t tile);
 

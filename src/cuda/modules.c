@@ -31,8 +31,12 @@ static const char *const int4_mma[] = {
     "int4_any_bf16_32x16", "int4_any_bf16_32x32",
 };
 static const char *const int4_many[] = {
-    "many_f16_128x128",     "many_f16_64x64",     "many_bf16_128x128",     "many_bf16_64x64",
-    "many_any_f16_128x128", "many_any_f16_64x64", "many_any_bf16_128x128", "many_any_bf16_64x64",
+    "many_f16_128x16",      "many_f16_64x32",       "many_f16_128x32",      "many_f16_64x64",
+    "many_f16_128x64",      "many_f16_128x128",     "many_bf16_128x16",     "many_bf16_64x32",
+    "many_bf16_128x32",     "many_bf16_64x64",      "many_bf16_128x64",     "many_bf16_128x128",
+    "many_any_f16_128x16",  "many_any_f16_64x32",   "many_any_f16_128x32",  "many_any_f16_64x64",
+    "many_any_f16_128x64",  "many_any_f16_128x128", "many_any_bf16_128x16", "many_any_bf16_64x32",
+    "many_any_bf16_128x32", "many_any_bf16_64x64",  "many_any_bf16_128x64", "many_any_bf16_128x128",
 };
 static const char *const int4_few[] = {
     "few_f16_1",      "few_f16_8",       "few_f16_16",    "few_bf16_1",    "few_bf16_8",     "few_bf16_16",

@@ -11,8 +11,10 @@
 enum {
     ALIGN = 256,
     LEAST_UNITS = 8,
-    GRID_Y = 65535,           /* blocks along y, and z, at most */
-    DECODED_BYTES = 32 << 20, /* of weights at once: they are read again out of the last cache */
+    GRID_Y = 65535,                /* blocks along y, and z, at most */
+    DECODED_BYTES = 32 << 20,      /* of weights at once: they are read again out of the last cache. More, */
+    MOST_DECODED_BYTES = 88 << 20, /* up to so many, where activations are few: then a GEMM of these */
+    GEMM_TILE = 128, /* is too small to occupy the device by tiles of so many rows and columns */
     COLUMNS_MULTIPLE = 128
 };
 
@@ -144,12 +146,11 @@ static bool can_fuse(const struct fmk_cuda_plan *plan) {
            gate->has_zeros == up->has_zeros && gate->stride == up->stride;
 }
 
-static bool is_narrow(const struct fmk_cuda_plan *plan, const struct fmk_cuda_product *product,
-                      int32_t multiprocessors) {
+static bool is_narrow(const struct fmk_cuda_plan *plan, const struct fmk_cuda_product *product) {
     int64_t blocks = 0;
     for (int32_t i = 0; i < product->num_parts; i++)
         blocks += (plan->w->parts[product->parts[i]].n + 31) / 32;
-    return product->path == FMK_CUDA_MMA && !product->glu && blocks < 2 * multiprocessors;
+    return product->path == FMK_CUDA_MMA && !product->glu && blocks < 2 * plan->multiprocessors;
 }
 
 /* More tokens to a block read the weights less often; fewer leave less of a tile empty. */
@@ -276,7 +277,10 @@ static void choose_columns(struct fmk_cuda_plan *plan) {
             plan->columns = fmk_max(plan->columns, plan->w->parts[plan->products[i].parts[0]].n);
     if (plan->decoded_type) {
         int64_t row = plan->decoded_width * fmk_dtype_size(plan->decoded_type);
-        int64_t columns = DECODED_BYTES / row / COLUMNS_MULTIPLE * COLUMNS_MULTIPLE;
+        int64_t token_tiles = (units_of(plan->call) + GEMM_TILE - 1) / GEMM_TILE;
+        int64_t all = (int64_t)GEMM_TILE * plan->multiprocessors / token_tiles * row;
+        int64_t bytes = fmk_max(DECODED_BYTES, fmk_min(MOST_DECODED_BYTES, all));
+        int64_t columns = bytes / row / COLUMNS_MULTIPLE * COLUMNS_MULTIPLE;
         plan->columns = fmk_min(plan->columns, fmk_max(FMK_GEMM_LEAST_COLUMNS, columns));
     }
 }
@@ -326,6 +330,7 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
                         bool addresses) {
     plan->w = w;
     plan->call = call;
+    plan->multiprocessors = fmk_cuda_of(ctx)->multiprocessors;
     plan->routed = is_routed(call);
     plan->one = fmk_call_one(w, call);
     plan->num_forms = plan->num_products = 0;
@@ -347,7 +352,7 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
         plan->sums |= plan->split_glu;
     }
     for (int32_t i = 0; i < plan->num_products; i++)
-        plan->products[i].narrow = is_narrow(plan, &plan->products[i], fmk_cuda_of(ctx)->multiprocessors);
+        plan->products[i].narrow = is_narrow(plan, &plan->products[i]);
     plan->tile = tile_for(plan);
     plan->room = room_for(plan, fmk_cuda_of(ctx)->multiprocessors);
     choose_slab(plan, workspace < FMK_BEST_WORKSPACE ? workspace : FMK_BEST_WORKSPACE);
@@ -359,9 +364,10 @@ uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projecti
     const int64_t counts[] = {1,
                               FMK_GEMM_M_DENSE + 1,
                               FMK_WGMMA_LEAST_M,
+                              FMK_MANY_LEAST_M_ROWS,
                               FMK_MANY_LEAST_M,
                               FMK_GEMM_M_DECODE + 1,
-                              FMK_MANY_MOST_M_SM90 + 1,
+                              FMK_MANY_MOST_M_FAST + 1,
                               FMK_MANY_MOST_M + 1,
                               FMK_WGMMA_MOST_M + 1};
     /* Where each expert has its own rows, some kernels' choice goes by these. */
@@ -395,7 +401,8 @@ void fmk_cuda_workspace(struct fmk_context *ctx, const struct fmk_projection *w,
                         uint64_t *least, uint64_t *best) {
     *least = *best = fmk_cuda_least(w, call);
     /* Calls of fewer rows may be served by other kernels. */
-    const int64_t counts[] = {call->args.m, FMK_GEMM_M_DENSE, FMK_GEMM_M_DECODE, FMK_WGMMA_MOST_M};
+    const int64_t counts[] = {call->args.m, FMK_GEMM_M_DENSE, FMK_GEMM_M_DECODE, FMK_GEMM_M_DECODE + 1,
+                              FMK_WGMMA_MOST_M};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         if (!counts[i] || counts[i] > call->args.m)
             continue;

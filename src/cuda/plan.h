@@ -29,6 +29,7 @@ struct fmk_cuda_product {
 struct fmk_cuda_plan {
     const struct fmk_projection *w;
     const struct fmk_call *call;
+    int32_t multiprocessors;
     bool routed; /* rows are listed by expert, on the device */
     bool one;    /* token by token */
     int32_t num_forms, num_products;

@@ -134,7 +134,8 @@ static const char *not_wgmma(const struct fmk_query *query) {
 }
 
 static const char *not_many(const struct fmk_query *query) {
-    const int32_t most = query->features & FMK_CUDA_SM90 ? FMK_MANY_MOST_M_SM90 : FMK_MANY_MOST_M;
+    const int32_t least = query->part->n < FMK_MANY_ROWS ? FMK_MANY_LEAST_M : FMK_MANY_LEAST_M_ROWS;
+    const int32_t most = query->features & FMK_CUDA_FAST_GEMM ? FMK_MANY_MOST_M_FAST : FMK_MANY_MOST_M;
     if (query->flags & FMK_LINEAR_EXACT)
         return "the call asks for EXACT";
     if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
@@ -143,7 +144,7 @@ static const char *not_many(const struct fmk_query *query) {
         return "it multiplies activations of f16 or bf16";
     if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
         return "it multiplies one expert's rows and the call routes them to many";
-    if (query->depth < FMK_MANY_LEAST_M)
+    if (query->depth < least)
         return "it is slower for so few rows";
     if (query->depth > most && query->features & FMK_CUDA_CUBLAS && !not_for_gemm(query))
         return "cuBLAS is faster for so many rows";
@@ -417,7 +418,7 @@ static uint64_t gemm_workspace(const struct fmk_projection *w, const struct fmk_
         k = fmk_max(k, part->k_packed + 8);
         forms += part->k_index != NULL;
         floats |= part->layout->family == FMK_FAMILY_DENSE && part->dtype != call->args.in_type;
-        mixed |= part->layout->id == FMK_LAYOUT_INT4_T64;
+        mixed |= part->layout->family == FMK_FAMILY_INT4;
     }
     /* Beside the activations as they are: f32, and planes of bf16, three of f32 and two of f16. */
     int64_t number = size + (mixed ? (size == 4 ? 6 : 4) : floats && size < 4 ? 4 : 0);

@@ -95,11 +95,14 @@ enum {
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_WEIGHTS = 32 << 20,
     FMK_GEMM_M_DECODE = 64,
-    /* Of int4.t16: rows of an expert from which on the kernel for many is faster, and those up to which it is
-     * than cuBLAS on decoded weights: on GPUs whose cuBLAS has the same instructions, and on others. */
+    /* Of int4.t16: rows of an expert from which on the kernel for many is faster, of weights with fewer rows
+     * than FMK_MANY_ROWS, and with as many; and those up to which it is faster than cuBLAS on decoded
+     * weights: reckoned, and measured with FMK_CUDA_FAST_GEMM. */
     FMK_MANY_LEAST_M = 33,
-    FMK_MANY_MOST_M = 1024,
-    FMK_MANY_MOST_M_SM90 = 320,
+    FMK_MANY_ROWS = 16384,
+    FMK_MANY_LEAST_M_ROWS = 16,
+    FMK_MANY_MOST_M = 640,
+    FMK_MANY_MOST_M_FAST = 160,
     /* Of int4.t64, on compute capability 9.0: rows of an expert from which on wgmma is faster than kernels
      * for few, and those up to which it is than cuBLAS on decoded weights. */
     FMK_WGMMA_LEAST_M = 9,

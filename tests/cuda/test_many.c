@@ -229,7 +229,7 @@ static void test_all(fmk_dtype type, const char *name) {
     for (size_t i = 0; i < sizeof problems / sizeof problems[0]; i++) {
         struct subject s;
         make_subject(&s, &b, &problems[i], type, &rng);
-        for (int32_t variant = 0; variant < 2; variant++) {
+        for (int32_t variant = 0; variant < FMK_MANY_TILES; variant++) {
             bool any = fmk_cuda_any_groups(&s.weight->projection.parts[0]);
             check_cut(&s, &b, variant, any);
             if (!any)

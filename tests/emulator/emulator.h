@@ -367,11 +367,23 @@ inline uint2 load_8(const void *from) {
     return emulator::load_aligned<uint2>(from);
 }
 
+inline uint32_t shared_address(const void *at) {
+    return emulator::shared_address(at);
+}
+inline uint4 load_shared_16(uint32_t from) {
+    return emulator::load_aligned<uint4>(emulator::shared_pointer(from));
+}
+inline uint2 load_shared_8(uint32_t from) {
+    return emulator::load_aligned<uint2>(emulator::shared_pointer(from));
+}
 inline void copy_16_async(void *shared, const void *from, bool there) {
     if (reinterpret_cast<uintptr_t>(shared) % 16 || (there && reinterpret_cast<uintptr_t>(from) % 16))
         emulator::fail("16 bytes are copied from %p to %p, one of which is not aligned to them", from,
                        shared);
     emulator::start_copy(shared, there ? from : nullptr);
+}
+inline void copy_16_async(uint32_t shared, const void *from, bool there) {
+    copy_16_async(emulator::shared_pointer(shared), from, there);
 }
 inline void copy_16_async(void *shared, const void *from) {
     copy_16_async(shared, from, true);

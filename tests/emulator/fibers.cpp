@@ -343,11 +343,6 @@ void cluster_wait() {
     races::acquire(&cluster->order[arrived % 2]);
 }
 
-void cluster_barrier() {
-    cluster_arrive();
-    cluster_wait();
-}
-
 unsigned cluster_rank() {
     return own_block()->rank;
 }

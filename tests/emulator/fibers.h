@@ -72,7 +72,8 @@ void run(const Grid &grid);
 void barrier();
 /* `threads` of the block, at the barrier of this number; a thread that only arrives does not wait. */
 void named_barrier(unsigned number, unsigned threads, bool wait);
-void cluster_barrier(), cluster_arrive(), cluster_wait();
+/* All threads of the cluster meet. */
+void cluster_arrive(), cluster_wait();
 unsigned cluster_rank(), cluster_size();
 
 /* Sleeps until another thread of the cluster, or a copy, wakes all those that sleep on `key`. */

@@ -5,9 +5,6 @@
 #include "async.h"
 #include "races.h"
 
-inline uint32_t shared_address(const void *at) {
-    return emulator::shared_address(at);
-}
 
 inline int32_t same_in_all_lanes(int32_t value) {
     return __shfl_sync(~0u, value, 0);
@@ -109,9 +106,6 @@ inline void arrive_named(uint32_t barrier, uint32_t threads) {
 }
 template <int COUNT> inline void give_registers() {}
 template <int COUNT> inline void take_registers() {}
-inline void cluster_sync() {
-    emulator::cluster_barrier();
-}
 inline void cluster_arrive() {
     emulator::cluster_arrive();
 }
