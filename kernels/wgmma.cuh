@@ -1,15 +1,15 @@
 /* out = in . W^T on the tensor cores of compute capability 9.0, weights as the A operand of wgmma from
  * registers: 64 weight rows by up to 128 tokens a product.
  *
- * A block computes 64 R weight rows of each of its WG multiplying warpgroups by T tokens. One more warpgroup
- * fetches: units of 128 k travel through a ring of stages in shared memory, activations swizzled, by a tensor
- * map, codes and scales as they lie. The multiplying warps unpack codes into fragments of A, scaled, while
- * the tensor cores work on those before.
+ * A block computes 64 R weight rows of each of its WG multiplying warpgroups by T tokens, or the same 64 R
+ * rows by all of them, which then share K. One more warpgroup fetches: units of 128 k travel through a ring
+ * of stages in shared memory, activations swizzled, by a tensor map, codes and scales as they lie. The
+ * multiplying warps unpack codes into fragments of A, scaled, while the tensor cores work on those before.
  *
  * With an activation the two blocks of 64 rows of a warpgroup (R = 2) are the same rows of gate and of up.
  *
  * A cluster of blocks computes a tile after the other. Its blocks each sum their share of the units of K, and
- * then add up their share of the tokens, in the order of the blocks: where tiles are few. */
+ * then add up and finish their share of the pieces, in the order of the blocks and warpgroups. */
 #ifndef FMK_KERNELS_WGMMA_CUH
 #define FMK_KERNELS_WGMMA_CUH
 
@@ -471,7 +471,7 @@ __device__ __forceinline__ void run_weights(const struct fmk_wgmma_args &args, c
     const int32_t units = work.share.end - work.share.begin, fresh = min(units, P::STAGES);
     Stage stage = {0, 0, 0};
     WeightsFeed<P> weights;
-    const bool early = weights.find_first(args.start, work.first, work.share.begin);
+    const bool early = weights.find_first(args, work.first, work.share.begin);
     init_early<P>(ring);
     if (early)
         weights.template fetch<true>(min(units, P::EARLY), ring, stage);
@@ -486,7 +486,8 @@ __device__ __forceinline__ void run_weights(const struct fmk_wgmma_args &args, c
         weights.template fetch<true>(fresh - P::EARLY, ring, stage);
     if (meets && ahead)
         barrier_named(BARRIER_ACTS, 64);
-    wait_for_dependency();
+    if (args.linear.m_dev)
+        wait_for_dependency();
     if (cluster_size() > 1)
         cluster_wait();
     fetch_tiles<P>(args, work, find_walk<P>(args), ring, weights, early ? fresh : 0, stage);

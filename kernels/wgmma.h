@@ -65,6 +65,7 @@ enum {
     FMK_WGMMA_EARLY = 1, /* which tiles there are is certain, and the first part's weights begin at `data` */
     FMK_WGMMA_AHEAD = 2, /* the kernel before may still run: weights are fetched before activations can be */
     FMK_WGMMA_PAIRS = 4, /* a box of activations is 128 k: the matrix is [k / 64] of [rows][64] */
+    FMK_WGMMA_GLU = 8,   /* the rows of a tile are those of gate, and of up */
 };
 
 /* What is wanted before the first copy, in a line of constants. */

@@ -101,16 +101,24 @@ template <class P> struct WeightsFeed {
     int32_t bytes;    /* of a unit */
     int32_t panels;   /* of 64 rows, that are there: what is not is not stored either */
 
+    __device__ __forceinline__ void find_next(const struct fmk_wgmma_args &args, bool glu, uint64_t stride,
+                                              int32_t left) {
+        const struct fmk_linear_part *part = args.linear.part;
+        next[0] = glu ? (const uint8_t *)part[1].data - (const uint8_t *)part[0].data : stride;
+        next[1] = glu ? stride : stride * P::R;
+        panels = min(glu ? left * P::R : left, (int32_t)P::PANELS);
+    }
+
     /* Of a block's first tile, in few instructions; false where it takes more. */
-    __device__ __forceinline__ bool find_first(const struct fmk_wgmma_start &start, int32_t number,
+    __device__ __forceinline__ bool find_first(const struct fmk_wgmma_args &args, int32_t number,
                                                int32_t unit) {
+        const struct fmk_wgmma_start &start = args.start;
+        const bool glu = P::R == 2 && start.flags & FMK_WGMMA_GLU;
         const int32_t row_tile = (int32_t)(((float)number + 0.5f) * start.walk.per_row);
-        const int32_t block = row_tile * P::PANELS;
+        const int32_t block = row_tile * (glu ? P::PANELS / P::R : P::PANELS);
         bytes = start.bytes;
-        next[0] = start.stride;
-        next[1] = start.stride * P::R;
-        panels = min(start.last + 1 - block, (int32_t)P::PANELS);
         from = start.data + (uint64_t)block * start.stride + (int64_t)unit * bytes;
+        find_next(args, glu, start.stride, start.last + 1 - block);
         return is_early(start, number) && row_tile < start.row_tiles;
     }
 
@@ -123,9 +131,7 @@ template <class P> struct WeightsFeed {
         bytes = unit_bytes(part);
         from = (const uint8_t *)part.data + (uint64_t)(a.expert + tile.expert) * part.expert_stride +
                (uint64_t)block * part.stride + (int64_t)unit * bytes;
-        next[0] = a.glu ? (const uint8_t *)a.part[1].data - (const uint8_t *)part.data : part.stride;
-        next[1] = a.glu ? part.stride : part.stride * P::R;
-        panels = min(a.glu ? left * P::R : left, (int32_t)P::PANELS);
+        find_next(args, a.glu, part.stride, left);
     }
 
     template <bool FRESH>

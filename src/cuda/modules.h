@@ -70,7 +70,7 @@ enum {
     FMK_ONCE_ANY = 3 * FMK_ONCE_ALONE
 };
 
-/* int4_wgmma: enum FMK_WGMMA_128X16 .. (kernels/wgmma.h) + FMK_WGMMA_VARIANTS where activations are bf16. */
+/* int4_wgmma: enum FMK_WGMMA_64X16 .. (kernels/wgmma.h) + FMK_WGMMA_VARIANTS where activations are bf16. */
 
 struct fmk_cuda_grid {
     uint32_t x, y, z, threads;

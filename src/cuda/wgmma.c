@@ -188,8 +188,10 @@ static void describe_walk(struct fmk_wgmma_args *args, const struct fmk_wgmma_cu
     walk->tiles = walk->row_tiles * walk->token_tiles * args->experts;
     if (args->experts == 1 && walk->token_tiles <= FMK_WGMMA_TOGETHER && walk->tiles < 1 << 20)
         walk->per_row = 1.0f / (float)walk->token_tiles;
-    if (walk->per_row != 0 && !linear->glu && !linear->m_dev)
+    if (walk->per_row != 0 && !linear->m_dev)
         start->flags |= FMK_WGMMA_EARLY;
+    if (linear->glu)
+        start->flags |= FMK_WGMMA_GLU;
     if (tokens <= FMK_WGMMA_BOX_TOKENS && linear->k % FMK_WGMMA_BOX == 0)
         start->flags |= FMK_WGMMA_PAIRS;
 }

@@ -18,7 +18,7 @@ struct fmk_wgmma_problem {
 
 /* How it is cut. */
 struct fmk_wgmma_cut {
-    int32_t variant; /* FMK_WGMMA_128X16 .. */
+    int32_t variant; /* FMK_WGMMA_64X16 .. */
     int32_t cluster; /* blocks that share K */
     bool dealt;      /* units of K are dealt out */
     uint32_t blocks;
