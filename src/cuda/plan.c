@@ -363,6 +363,8 @@ uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projecti
     /* The fewest rows from which on the choice is another: with more, cuBLAS only wants more workspace. */
     const int64_t counts[] = {1,
                               FMK_GEMM_M_DENSE + 1,
+                              FMK_WGMMA_LEAST_M_SMALL,
+                              FMK_WGMMA_LEAST_M_MEDIUM,
                               FMK_WGMMA_LEAST_M,
                               FMK_MANY_LEAST_M_ROWS,
                               FMK_MANY_LEAST_M,

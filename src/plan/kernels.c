@@ -126,7 +126,11 @@ static const char *not_wgmma(const struct fmk_query *query) {
         return "it multiplies activations of f16 or bf16";
     if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
         return "it multiplies one expert's rows and the call routes them to many";
-    if (query->depth < FMK_WGMMA_LEAST_M)
+    const int64_t weights = query->n * query->part->k;
+    const int32_t least = weights <= FMK_WGMMA_SMALL    ? FMK_WGMMA_LEAST_M_SMALL
+                          : weights <= FMK_WGMMA_MEDIUM ? FMK_WGMMA_LEAST_M_MEDIUM
+                                                        : FMK_WGMMA_LEAST_M;
+    if (query->depth < least)
         return "it is slower for so few rows";
     if (query->depth > FMK_WGMMA_MOST_M && query->features & FMK_CUDA_CUBLAS && !not_for_gemm(query))
         return "cuBLAS is faster for so many rows";
@@ -134,7 +138,7 @@ static const char *not_wgmma(const struct fmk_query *query) {
 }
 
 static const char *not_many(const struct fmk_query *query) {
-    const int32_t least = query->part->n < FMK_MANY_ROWS ? FMK_MANY_LEAST_M : FMK_MANY_LEAST_M_ROWS;
+    const int32_t least = query->n < FMK_MANY_ROWS ? FMK_MANY_LEAST_M : FMK_MANY_LEAST_M_ROWS;
     const int32_t most = query->features & FMK_CUDA_FAST_GEMM ? FMK_MANY_MOST_M_FAST : FMK_MANY_MOST_M;
     if (query->flags & FMK_LINEAR_EXACT)
         return "the call asks for EXACT";
@@ -444,6 +448,7 @@ struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fm
         .backend = ctx->backend->id,
         .features = ctx->features,
         .part = &w->parts[p],
+        .n = w->n,
         .flags = call->args.flags,
         .m = call->rows,
         .depth = call->routing.kind == FMK_ROUTE_NONE ? call->rows : call->rows / w->num_experts,

@@ -17,6 +17,7 @@ struct fmk_query {
     int64_t depth;  /* of them, those of an expert if each gets as many */
     bool one;       /* it is best done token by token */
     bool bare;      /* nothing is to be added to the sums, or done with them */
+    int64_t n;      /* of all parts, so that these share a launch */
     fmk_dtype in_type;
     fmk_route route;
     uint64_t workspace;      /* bytes that the call has */
@@ -104,7 +105,12 @@ enum {
     FMK_MANY_MOST_M = 640,
     FMK_MANY_MOST_M_FAST = 160,
     /* Of int4.t64, on compute capability 9.0: rows of an expert from which on wgmma is faster than kernels
-     * for few, and those up to which it is than cuBLAS on decoded weights. */
+     * for few, of weights with so many numbers at most and of others, and those up to which it is than cuBLAS
+     * on decoded weights. */
+    FMK_WGMMA_SMALL = 32 << 20,
+    FMK_WGMMA_LEAST_M_SMALL = 3,
+    FMK_WGMMA_MEDIUM = 72 << 20,
+    FMK_WGMMA_LEAST_M_MEDIUM = 5,
     FMK_WGMMA_LEAST_M = 9,
     FMK_WGMMA_MOST_M = 8192,
     FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
