@@ -141,6 +141,16 @@ __device__ __forceinline__ uint4 load_stream(const void *from) {
     return v;
 }
 
+/* The same, but not before what comes before a __syncwarp(): loads of what cannot change move freely. */
+__device__ __forceinline__ uint4 load_stream_in_turn(const void *from) {
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from)
+                 : "memory");
+    return v;
+}
+
 /* Activations, which other warps read too. Plain loads, not .nc: an earlier kernel may still be writing them
  * when this one starts. */
 __device__ __forceinline__ uint4 load_16(const void *from) {

@@ -94,6 +94,41 @@ static void test_long_rows(void **state) {
     close_bench(&b);
 }
 
+/* More rows than there are multiprocessors, and K of which warps come to the same pieces in every strip. */
+static void test_many_strips(void **state) {
+    (void)state;
+    if (!on_gpu())
+        skip();
+    enum { N = 392, K = 2048 };
+    static const int counts[] = {1, 3, 8};
+    struct ref_rng rng = ref_rng_start("linear/strips");
+    struct bench b = open_bench(2);
+    for (int zeros = 0; zeros < 2; zeros++) {
+        const struct ref_spec spec = {.format = FMK_FORMAT_GPTQ,
+                                      .n = N,
+                                      .k = K,
+                                      .group_size = 128,
+                                      .zeros = zeros ? REF_ZEROS_RANDOM : REF_ZEROS_ABSENT};
+        struct ref_weight part;
+        ref_make(&part, &spec, &rng);
+        fmk_weight *weight = make_weight(&b, &part, 1, 0);
+        for (int i = 0; i < 3; i++) {
+            int m = counts[i];
+            struct matrix in = random_matrix(FMK_F16, m, K, K, &rng), out = matrix(FMK_F32, m, N, N);
+            double *want = expect(&part, 1, &in, m, N);
+            fmk_linear_args args = args_of(&in, &out, m);
+            OK(call(&b, weight, &args, true));
+            assert_close(&out, want, bound_of(0, in.type, out.type, m, K), "many strips");
+            free(want);
+            free_matrix(&in);
+            free_matrix(&out);
+        }
+        fmk_weight_destroy(weight, b.queue);
+        ref_free(&part);
+    }
+    close_bench(&b);
+}
+
 /* A merged projection whose parts differ in format, and with biases. */
 static void test_parts(void **state) {
     (void)state;
@@ -480,11 +515,17 @@ static void test_many_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formats),    cmocka_unit_test(test_long_rows),
-        cmocka_unit_test(test_parts),      cmocka_unit_test(test_addend),
-        cmocka_unit_test(test_glu),        cmocka_unit_test(test_gather_and_device_m),
-        cmocka_unit_test(test_same_bits),  cmocka_unit_test(test_many_rows),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_overlap),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_long_rows),
+        cmocka_unit_test(test_many_strips),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_addend),
+        cmocka_unit_test(test_glu),
+        cmocka_unit_test(test_gather_and_device_m),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

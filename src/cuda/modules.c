@@ -44,14 +44,14 @@ static const char *const int4_few[] = {
     "few_any_bf16_8", "few_any_bf16_16", "few_any_f32_1", "few_any_f32_8",
 };
 static const char *const int4_once[] = {
-    "once_f16_1",        "once_f16_8",        "once_f16_order",
-    "once_bf16_1",       "once_bf16_8",       "once_bf16_order",
-    "once_alone_f16_1",  "once_alone_f16_8",  "once_alone_f16_order",
-    "once_alone_bf16_1", "once_alone_bf16_8", "once_alone_bf16_order",
-    "once_group_f16_1",  "once_group_f16_8",  "once_group_f16_order",
-    "once_group_bf16_1", "once_group_bf16_8", "once_group_bf16_order",
-    "once_any_f16_1",    "once_any_f16_8",    "once_any_f16_order",
-    "once_any_bf16_1",   "once_any_bf16_8",   "once_any_bf16_order",
+    "once_f16_1",         "once_f16_8",         "once_f16_order",
+    "once_bf16_1",        "once_bf16_8",        "once_bf16_order",
+    "once_narrow_f16_1",  "once_narrow_f16_8",  "once_narrow_f16_order",
+    "once_narrow_bf16_1", "once_narrow_bf16_8", "once_narrow_bf16_order",
+    "once_group_f16_1",   "once_group_f16_8",   "once_group_f16_order",
+    "once_group_bf16_1",  "once_group_bf16_8",  "once_group_bf16_order",
+    "once_any_f16_1",     "once_any_f16_8",     "once_any_f16_order",
+    "once_any_bf16_1",    "once_any_bf16_8",    "once_any_bf16_order",
 };
 static const char *const int4_wgmma[] = {
     "int4_f16_64x16",         "int4_f16_128x16",        "int4_f16_256x16",        "int4_f16_512x16",

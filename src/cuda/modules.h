@@ -57,17 +57,16 @@ CUfunction fmk_cuda_function(const struct fmk_context *ctx, enum fmk_cuda_module
  * has no FMK_FEW_16), + FMK_FEW_ANY where chunks is not 4. */
 enum { FMK_FEW_1, FMK_FEW_8, FMK_FEW_16, FMK_FEW_BF16, FMK_FEW_F32 = 6, FMK_FEW_ANY = 8 };
 
-/* int4_once: tokens, or one in act-order; + FMK_ONCE_BF16; + FMK_ONCE_ALONE for one block to a
- * multiprocessor, or FMK_ONCE_GROUP where there are zero points or scales of another type than the
- * activations, or FMK_ONCE_ANY where chunks is not 4. */
+/* int4_once: tokens, or one in act-order; + FMK_ONCE_BF16; + FMK_ONCE_NARROW for strips of 32 rows, or
+ * FMK_ONCE_GROUP where there is more than is_usual of once.c says, or FMK_ONCE_ANY where chunks is not 4. */
 enum {
     FMK_ONCE_1,
     FMK_ONCE_8,
     FMK_ONCE_ORDER,
     FMK_ONCE_BF16,
-    FMK_ONCE_ALONE = 2 * FMK_ONCE_BF16,
-    FMK_ONCE_GROUP = 2 * FMK_ONCE_ALONE,
-    FMK_ONCE_ANY = 3 * FMK_ONCE_ALONE
+    FMK_ONCE_NARROW = 2 * FMK_ONCE_BF16,
+    FMK_ONCE_GROUP = 2 * FMK_ONCE_NARROW,
+    FMK_ONCE_ANY = 3 * FMK_ONCE_NARROW
 };
 
 /* int4_wgmma: enum FMK_WGMMA_64X16 .. (kernels/wgmma.h) + FMK_WGMMA_VARIANTS where activations are bf16. */

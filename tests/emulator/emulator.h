@@ -354,6 +354,9 @@ inline uint32_t load_volatile(const uint32_t *from) {
 inline uint4 load_stream(const void *from) {
     return emulator::load_aligned<uint4>(from);
 }
+inline uint4 load_stream_in_turn(const void *from) {
+    return load_stream(from);
+}
 inline uint8_t *dynamic_shared() {
     return emulator::dynamic_memory();
 }
