@@ -6,6 +6,12 @@
 
 /* ---- shared memory ---- */
 
+/* A value that all lanes of the warp have: so the compiler knows it, and what depends on it alone may be
+ * computed once for the warp. */
+__device__ __forceinline__ int32_t same_in_all_lanes(int32_t value) {
+    return __shfl_sync(~0u, value, 0);
+}
+
 /* ---- mbarriers: a phase ends when so many threads have arrived and the bytes that they expected have ----
  */
 
@@ -55,6 +61,11 @@ __device__ __forceinline__ void fence_async_proxy() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* What this thread knows to be written, wherever, is seen by bulk copies that it starts after. */
+__device__ __forceinline__ void fence_async_proxy_everywhere() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
 /* ---- copies ---- */
 
 /* Starts a copy of `bytes`, a multiple of 16, to shared memory; they count on the barrier. */
@@ -75,6 +86,16 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const void *map, int32
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
                  "l"(map), "r"(column), "r"(row), "r"(chunk), "r"(matrix), "r"(barrier)
+                 : "memory");
+}
+
+/* The same to every block of the cluster whose bit is set in `ranks`, to the same address; the bytes count on
+ * the barrier that each has at this address. */
+__device__ __forceinline__ void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column,
+                                            int32_t row, int32_t chunk, int32_t matrix, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(shared),
+                 "l"(map), "r"(column), "r"(row), "r"(chunk), "r"(matrix), "r"(barrier), "h"(ranks)
                  : "memory");
 }
 
@@ -157,6 +178,21 @@ __device__ __forceinline__ uint32_t clusters() {
     uint32_t count;
     asm volatile("mov.u32 %0, %%nclusterid.x;" : "=r"(count));
     return count;
+}
+
+/* ---- flags in global memory ---- */
+
+/* What this thread has written, and what it knows that others have, is seen by who finds `value` there. */
+__device__ __forceinline__ void publish(uint64_t *flag, uint64_t value) {
+    asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(flag), "l"(value) : "memory");
+}
+
+/* Returns when `value` is there. */
+__device__ __forceinline__ void wait_for_flag(const uint64_t *flag, uint64_t value) {
+    uint64_t found;
+    do
+        asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(found) : "l"(flag) : "memory");
+    while (found != value);
 }
 
 /* Four 8 x 8 matrices of numbers of 16 bits: lane 8 i + n names the 16 bytes of row n of matrix i. Of matrix

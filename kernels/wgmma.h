@@ -17,6 +17,14 @@ enum {
     FMK_WGMMA_TOGETHER = 16,      /* tiles of tokens that take turns with the same weights */
 };
 
+/* Where units of K are dealt out (wgmma_deal.cuh): bytes of the workspace, for so many blocks. */
+enum {
+    FMK_WIDE_FLAGS = 4096,
+    FMK_WIDE_MOST_BLOCKS = FMK_WIDE_FLAGS / 8,
+    FMK_WIDE_SUMS = 128 * 256 * 4 /* of a block, at most */
+};
+#define FMK_WIDE_ROOM(blocks) (FMK_WIDE_FLAGS + (blocks)*FMK_WIDE_SUMS)
+
 /* The kernels of each type of activations, by the rows and tokens of a tile. */
 enum {
     FMK_WGMMA_64X16,
@@ -29,7 +37,14 @@ enum {
     FMK_WGMMA_128X64,
     FMK_WGMMA_256X64,
     FMK_WGMMA_128X128,
-    FMK_WGMMA_256X128,
+    FMK_WGMMA_WIDE, /* from here on wgmma_wide.cuh */
+    FMK_WGMMA_WIDE_128X128 = FMK_WGMMA_WIDE,
+    FMK_WGMMA_WIDE_128X144,
+    FMK_WGMMA_WIDE_128X160,
+    FMK_WGMMA_WIDE_128X192,
+    FMK_WGMMA_WIDE_128X224,
+    FMK_WGMMA_WIDE_256X256, /* of two blocks */
+    FMK_WGMMA_WIDE_192X128,
     FMK_WGMMA_VARIANTS
 };
 
@@ -73,7 +88,9 @@ struct fmk_wgmma_args {
     struct fmk_linear_kernel_args linear;
     const float
         *range[FMK_LAUNCH_PARTS]; /* struct fmk_range of each part, or NULL: scales go in as they are */
-    int32_t experts;              /* of BATCH from linear.expert on, else 1 */
+    void *room;      /* FMK_WIDE_ROOM bytes, of any content, where units of K are dealt out; or NULL */
+    uint64_t nonce;  /* that no other launch has */
+    int32_t experts; /* of BATCH from linear.expert on, else 1 */
 };
 
 #endif

@@ -344,6 +344,8 @@ static fmk_status launch_few(struct slab *slab, const struct fmk_cuda_product *p
 static fmk_status launch_wgmma(struct slab *slab, const struct fmk_cuda_product *product,
                                const struct fmk_linear_kernel_args *linear) {
     struct fmk_wgmma_args args = {.linear = *linear, .experts = (int32_t)slab->experts};
+    if (slab->plan->room)
+        args.room = at(slab, slab->plan->at_room);
     for (int32_t i = 0; i < product->num_parts; i++)
         args.range[i] = (const float *)slab->plan->w->parts[product->parts[i]].range;
     return fmk_wgmma_launch(&slab->order, &args);

@@ -54,11 +54,15 @@ static const char *const int4_once[] = {
     "once_any_bf16_1",    "once_any_bf16_8",    "once_any_bf16_order",
 };
 static const char *const int4_wgmma[] = {
-    "int4_f16_64x16",    "int4_f16_128x16",   "int4_f16_256x16",  "int4_f16_512x16",  "int4_f16_64x32",
-    "int4_f16_128x32",   "int4_f16_256x32",   "int4_f16_128x64",  "int4_f16_256x64",  "int4_f16_128x128",
-    "int4_f16_256x128",  "int4_bf16_64x16",   "int4_bf16_128x16", "int4_bf16_256x16", "int4_bf16_512x16",
-    "int4_bf16_64x32",   "int4_bf16_128x32",  "int4_bf16_256x32", "int4_bf16_128x64", "int4_bf16_256x64",
-    "int4_bf16_128x128", "int4_bf16_256x128",
+    "int4_f16_64x16",         "int4_f16_128x16",        "int4_f16_256x16",        "int4_f16_512x16",
+    "int4_f16_64x32",         "int4_f16_128x32",        "int4_f16_256x32",        "int4_f16_128x64",
+    "int4_f16_256x64",        "int4_f16_128x128",       "int4_f16_wide_128x128",  "int4_f16_wide_128x144",
+    "int4_f16_wide_128x160",  "int4_f16_wide_128x192",  "int4_f16_wide_128x224",  "int4_f16_wide_256x256",
+    "int4_f16_wide_192x128",  "int4_bf16_64x16",        "int4_bf16_128x16",       "int4_bf16_256x16",
+    "int4_bf16_512x16",       "int4_bf16_64x32",        "int4_bf16_128x32",       "int4_bf16_256x32",
+    "int4_bf16_128x64",       "int4_bf16_256x64",       "int4_bf16_128x128",      "int4_bf16_wide_128x128",
+    "int4_bf16_wide_128x144", "int4_bf16_wide_128x160", "int4_bf16_wide_128x192", "int4_bf16_wide_128x224",
+    "int4_bf16_wide_256x256", "int4_bf16_wide_192x128",
 };
 static const char *const q4k_mma[] = {
     "q4k_f16_16x1",   "q4k_f16_32x1",   "q4k_f16_16x8",  "q4k_f16_32x8",  "q4k_f16_32x16",

@@ -46,7 +46,7 @@ enum { FMK_PLAIN_INT4_T64 = 4, FMK_PLAIN_DOUBLE = 5 };
 
 enum { FMK_PACK_INT4, FMK_PACK_Q4K, FMK_PACK_Q6K, FMK_PACK_ROWS, FMK_PACK_RANGE };
 
-enum { FMK_MODULE_KERNELS = 32 }; /* room for the kernels of the largest module */
+enum { FMK_MODULE_KERNELS = 40 }; /* room for the kernels of the largest module */
 
 /* Loads a module unless it is loaded. Takes the context's lock; not for fmk_linear. */
 fmk_status fmk_cuda_load(struct fmk_context *ctx, enum fmk_cuda_module module);

@@ -6,6 +6,7 @@
 #include "../formats/source.h"
 #include "device.h"
 #include "linear.h"
+#include "wgmma.h"
 
 enum {
     ALIGN = 256,
@@ -214,6 +215,8 @@ static uint64_t lay_out(struct fmk_cuda_plan *plan) {
         plan->at_pairs = take(&at, rows * call->width * 4);
         plan->at_present = take(&at, rows);
     }
+    if (plan->room)
+        plan->at_room = take(&at, (int64_t)plan->room);
     return at;
 }
 
@@ -290,6 +293,15 @@ static void choose_window(struct fmk_cuda_plan *plan) {
             plan->window = plan->w->n / 2;
 }
 
+/* What makes products faster but is not needed for them. */
+static uint64_t room_for(const struct fmk_cuda_plan *plan, int32_t multiprocessors) {
+    uint64_t room = 0;
+    for (int32_t i = 0; i < plan->num_products; i++)
+        if (plan->products[i].path == FMK_CUDA_WGMMA)
+            room = fmk_wgmma_room(units_of(plan->call), multiprocessors);
+    return room;
+}
+
 /* Narrower before shorter: a GEMM of fewer rows would decode the weights again. */
 static void choose_slab(struct fmk_cuda_plan *plan, uint64_t bytes) {
     bool batch = plan->call->routing.kind == FMK_ROUTE_BATCH;
@@ -297,6 +309,8 @@ static void choose_slab(struct fmk_cuda_plan *plan, uint64_t bytes) {
     plan->experts = batch ? fmk_min(experts_of(plan->w), GRID_Y) : 1;
     choose_columns(plan);
     choose_window(plan);
+    if (lay_out(plan) > bytes)
+        plan->room = 0;
     while (lay_out(plan) > bytes && plan->columns > FMK_GEMM_LEAST_COLUMNS) {
         int64_t half = fmk_round_up(plan->columns / 2, COLUMNS_MULTIPLE);
         plan->columns = fmk_max(FMK_GEMM_LEAST_COLUMNS, half);
@@ -340,6 +354,7 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
     for (int32_t i = 0; i < plan->num_products; i++)
         plan->products[i].narrow = is_narrow(plan, &plan->products[i]);
     plan->tile = tile_for(plan);
+    plan->room = room_for(plan, fmk_cuda_of(ctx)->multiprocessors);
     choose_slab(plan, workspace < FMK_BEST_WORKSPACE ? workspace : FMK_BEST_WORKSPACE);
 }
 
@@ -388,7 +403,8 @@ void fmk_cuda_workspace(struct fmk_context *ctx, const struct fmk_projection *w,
                         uint64_t *least, uint64_t *best) {
     *least = *best = fmk_cuda_least(w, call);
     /* Calls of fewer rows may be served by other kernels. */
-    const int64_t counts[] = {call->args.m, FMK_GEMM_M_DENSE, FMK_GEMM_M_DECODE, FMK_GEMM_M_DECODE + 1};
+    const int64_t counts[] = {call->args.m, FMK_GEMM_M_DENSE, FMK_GEMM_M_DECODE, FMK_GEMM_M_DECODE + 1,
+                              FMK_WGMMA_MOST_M};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         if (!counts[i] || counts[i] > call->args.m)
             continue;

@@ -10,6 +10,7 @@ static const struct {
     bool deep; /* warpgroups share K */
     bool glu;  /* can have gate and up */
     double unit, tile;
+    uint32_t blocks; /* of a wide tile: that share activations */
 } variants[FMK_WGMMA_VARIANTS] = {
     [FMK_WGMMA_64X16] = {64, 16, 2, true, false, 267, 1068},
     [FMK_WGMMA_128X16] = {128, 16, 2, true, true, 486, 1206},
@@ -21,12 +22,19 @@ static const struct {
     [FMK_WGMMA_128X64] = {128, 64, 2, false, false, 743, 2143},
     [FMK_WGMMA_256X64] = {256, 64, 2, false, true, 1506, 4881},
     [FMK_WGMMA_128X128] = {128, 128, 2, false, false, 1139, 5668},
-    [FMK_WGMMA_256X128] = {256, 128, 2, false, true, 2162, 12908},
+    [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, false, true, 1254, 1813, 1},
+    [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, false, true, 1357, 1648, 1},
+    [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, false, true, 1460, 2122, 1},
+    [FMK_WGMMA_WIDE_128X192] = {128, 192, 2, false, true, 1747, 1486, 1},
+    [FMK_WGMMA_WIDE_128X224] = {128, 224, 2, false, true, 2041, 1288, 1},
+    [FMK_WGMMA_WIDE_256X256] = {256, 256, 2, false, true, 2313, 1430, 2},
+    [FMK_WGMMA_WIDE_192X128] = {192, 128, 3, false, false, 1777, 1775, 1},
 };
 
 enum {
     LAUNCH_CLOCKS = 4562,
     CLUSTER_CLOCKS = 941, /* of adding up sums of a cluster, at the end */
+    DEAL_CLOCKS = 9400,   /* of passing on the sums of 128 x 256 */
     OVER_RING = 128 /* tokens of a tile whose sums lie over the ring: a cluster should have one such tile */
 };
 
@@ -53,8 +61,35 @@ static struct fmk_wgmma_cut cut(int32_t variant, uint32_t tiles, uint32_t units,
     if (variants[variant].deep)
         share = (uint32_t)fmk_round_up(share, variants[variant].warpgroups);
     double tile = share * variants[variant].unit + variants[variant].tile;
-    return (struct fmk_wgmma_cut){variant, (int32_t)size, (uint32_t)fmk_min(tiles, at_once) * size,
-                                  LAUNCH_CLOCKS + turns * tile + (size > 1 ? CLUSTER_CLOCKS : 0)};
+    return (struct fmk_wgmma_cut){.variant = variant,
+                                  .cluster = (int32_t)size,
+                                  .blocks = (uint32_t)fmk_min(tiles, at_once) * size,
+                                  .clocks = LAUNCH_CLOCKS + turns * tile + (size > 1 ? CLUSTER_CLOCKS : 0)};
+}
+
+static bool is_wide(int32_t variant) {
+    return variant >= FMK_WGMMA_WIDE;
+}
+
+/* Blocks, or pairs of them, each of which takes every so-manieth tile, or as many units of K as every other.
+ */
+static struct fmk_wgmma_cut cut_wide(int32_t variant, uint32_t tiles, uint32_t units, const uint32_t *at_once,
+                                     bool room) {
+    uint32_t size = variants[variant].blocks, workers = at_once[size - 1];
+    uint32_t turns = (tiles + workers - 1) / workers;
+    double unit = variants[variant].unit, tile = variants[variant].tile, each = (double)tiles / workers;
+    double whole = turns * (units * unit + tile);
+    /* Those who have less than a tile wait for one another. */
+    double large = (double)variants[variant].rows * variants[variant].tokens / (128 * 256 * size);
+    double dealt = each * units * unit + (each + 1) * tile + DEAL_CLOCKS * large * (each < 1 ? 2 : 1);
+    /* What the kernel computes with 32 bits: see first_unit_of. */
+    bool fits = 2.0 * workers * workers * units < INT32_MAX;
+    bool deal = room && fits && dealt < whole;
+    return (struct fmk_wgmma_cut){.variant = variant,
+                                  .cluster = (int32_t)size,
+                                  .dealt = deal,
+                                  .blocks = size * (deal ? workers : fmk_min(tiles, workers)),
+                                  .clocks = LAUNCH_CLOCKS + (deal ? dealt : whole)};
 }
 
 /* A few divisions for each candidate, for it is asked at every call. */
@@ -69,6 +104,12 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
         if (problem->glu && !variants[v].glu)
             continue;
         uint32_t tiles = tiles_of(problem, v);
+        if (is_wide(v)) {
+            struct fmk_wgmma_cut candidate = cut_wide(v, tiles, units, at_once, problem->room);
+            if (candidate.clocks < best.clocks)
+                best = candidate;
+            continue;
+        }
         for (int i = 0; i < CLUSTERS; i++) {
             if (i && tiles > at_once[i] && variants[v].tokens >= OVER_RING)
                 break;
@@ -82,10 +123,23 @@ struct fmk_wgmma_cut fmk_wgmma_choose(const struct fmk_wgmma_problem *problem) {
 
 /* ---- a launch ---- */
 
+uint64_t fmk_wgmma_room(int64_t m, int32_t multiprocessors) {
+    if (m < FMK_WGMMA_DEAL_M || multiprocessors > FMK_WIDE_MOST_BLOCKS)
+        return 0;
+    return FMK_WIDE_ROOM((uint64_t)multiprocessors);
+}
+
+/* A number that no launch had before, and that memory is most unlikely to contain. */
+static uint64_t make_nonce(void) {
+    static _Atomic uint64_t launches;
+    return (atomic_fetch_add_explicit(&launches, 1, memory_order_relaxed) + 1) * 0x9e3779b97f4a7c15u;
+}
+
 /* Activations as [experts][k / 64][rows][64], where a box is a stage of few tokens, or [experts][1][rows][k].
  * Their own strides are what the driver takes: see is_aligned in plan.c. */
 static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk_wgmma_args *args,
-                                       int32_t tokens) {
+                                       int32_t variant) {
+    int32_t tokens = variants[variant].tokens;
     const struct fmk_linear_kernel_args *linear = &args->linear;
     bool pairs = args->start.flags & FMK_WGMMA_PAIRS;
     cuuint64_t stride = (cuuint64_t)linear->in_stride * 2, rows = (cuuint64_t)(linear->m - linear->first_row);
@@ -95,9 +149,10 @@ static fmk_status describe_activations(const struct fmk_context *ctx, struct fmk
     const cuuint64_t sizes[] = {pairs ? FMK_WGMMA_BOX : k, rows, pairs ? k / FMK_WGMMA_BOX : 1,
                                 (cuuint64_t)args->experts};
     const cuuint32_t every[] = {1, 1, 1, 1};
-    const cuuint32_t box[] = {FMK_WGMMA_BOX,
-                              (cuuint32_t)(tokens < FMK_WGMMA_BOX_TOKENS ? tokens : FMK_WGMMA_BOX_TOKENS),
-                              pairs ? 2 : 1, 1};
+    int32_t rows_of_box = is_wide(variant)                ? tokens / (int32_t)variants[variant].blocks
+                          : tokens < FMK_WGMMA_BOX_TOKENS ? tokens
+                                                          : FMK_WGMMA_BOX_TOKENS;
+    const cuuint32_t box[] = {FMK_WGMMA_BOX, (cuuint32_t)rows_of_box, pairs ? 2 : 1, 1};
     char *first = (char *)(uintptr_t)linear->in + (uint64_t)linear->first_row * stride;
     CUresult result = fmk_cuda_of(ctx)->driver->TensorMapEncodeTiled(
         (CUtensorMap *)&args->in,
@@ -146,9 +201,12 @@ fmk_status fmk_wgmma_launch_cut(struct fmk_cuda_order *order, struct fmk_wgmma_a
     int32_t variant = cut->variant;
     bool early = order->early;
     describe_walk(args, cut, early);
-    fmk_status status = describe_activations(order->queue->ctx, args, variants[variant].tokens);
+    fmk_status status = describe_activations(order->queue->ctx, args, variant);
     if (status)
         return status;
+    if (!cut->dealt)
+        args->room = NULL;
+    args->nonce = make_nonce();
     struct fmk_cuda_grid grid = {.x = cut->blocks,
                                  .y = 1,
                                  .z = 1,
@@ -172,6 +230,7 @@ fmk_status fmk_wgmma_launch(struct fmk_cuda_order *order, struct fmk_wgmma_args 
         .m = linear->m - linear->first_row,
         .experts = args->experts,
         .multiprocessors = fmk_cuda_of(order->queue->ctx)->multiprocessors,
+        .room = args->room != NULL,
     };
     struct fmk_wgmma_cut cut = fmk_wgmma_choose(&problem);
     return fmk_wgmma_launch_cut(order, args, &cut);

@@ -112,7 +112,7 @@ enum {
     FMK_WGMMA_MEDIUM = 72 << 20,
     FMK_WGMMA_LEAST_M_MEDIUM = 5,
     FMK_WGMMA_LEAST_M = 9,
-    FMK_WGMMA_MOST_M = 2048,
+    FMK_WGMMA_MOST_M = 8192,
     FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
     /* A call that cuBLAS serves has room for so much at once at least. */
     FMK_GEMM_WORKSPACE = 32 << 20, /* of cuBLAS itself */

@@ -5,6 +5,7 @@
 
 #define FMK_KERNELS_PTX_CUH
 #define FMK_KERNELS_PTX_SM90_CUH
+#define FMK_KERNELS_PTX_WGMMA_CUH
 
 #include "fibers.h"
 #include "numbers.h"

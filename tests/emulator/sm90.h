@@ -6,6 +6,10 @@
 #include "races.h"
 
 
+inline int32_t same_in_all_lanes(int32_t value) {
+    return __shfl_sync(~0u, value, 0);
+}
+
 /* ---- mbarriers ---- */
 
 inline void mbarrier_init(uint32_t barrier, uint32_t count) {
@@ -14,18 +18,19 @@ inline void mbarrier_init(uint32_t barrier, uint32_t count) {
 inline void mbarrier_arrive(uint32_t barrier) {
     emulator::mbarrier_arrive(barrier);
 }
-inline void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
-    emulator::mbarrier_arrive(emulator::address_in(barrier, rank));
-}
 inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     emulator::mbarrier_expect(barrier, bytes);
     emulator::mbarrier_arrive(barrier);
+}
+inline void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
+    emulator::mbarrier_arrive(emulator::address_in(barrier, rank));
 }
 inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     emulator::mbarrier_wait(barrier, parity);
 }
 inline void fence_mbarrier_init() {}
 inline void fence_async_proxy() {}
+inline void fence_async_proxy_everywhere() {}
 
 /* ---- copies ---- */
 
@@ -37,6 +42,11 @@ inline void copy_box(uint32_t shared, const void *map, int32_t column, int32_t r
                      int32_t matrix, uint32_t barrier) {
     const int32_t at[4] = {column, row, chunk, matrix};
     emulator::copy_box(static_cast<uint16_t>(1u << emulator::cluster_rank()), shared, map, at, 4, barrier);
+}
+inline void copy_box_to(uint16_t ranks, uint32_t shared, const void *map, int32_t column, int32_t row,
+                        int32_t chunk, int32_t matrix, uint32_t barrier) {
+    const int32_t at[4] = {column, row, chunk, matrix};
+    emulator::copy_box(ranks, shared, map, at, 4, barrier);
 }
 inline void prefetch_map(const void *) {}
 
@@ -123,6 +133,16 @@ inline uint32_t clusters() {
     return gridDim.x / emulator::cluster_size();
 }
 
+/* ---- flags in global memory: clusters run one after the other ---- */
+
+inline void publish(uint64_t *flag, uint64_t value) {
+    *flag = value;
+}
+inline void wait_for_flag(const uint64_t *flag, uint64_t value) {
+    if (*flag != value)
+        emulator::fail("a block waits for one that comes after it");
+}
+
 /* ---- arithmetic of two at once ---- */
 
 inline uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
@@ -169,6 +189,36 @@ inline void wgmma_n128_f16(float *d, const uint32_t a[4], uint64_t b, bool add) 
 }
 inline void wgmma_n128_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
     emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 128, emulator::Number::bf16});
+}
+inline void wgmma_n144_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 144, emulator::Number::f16});
+}
+inline void wgmma_n144_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 144, emulator::Number::bf16});
+}
+inline void wgmma_n160_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 160, emulator::Number::f16});
+}
+inline void wgmma_n160_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 160, emulator::Number::bf16});
+}
+inline void wgmma_n192_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 192, emulator::Number::f16});
+}
+inline void wgmma_n192_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 192, emulator::Number::bf16});
+}
+inline void wgmma_n224_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 224, emulator::Number::f16});
+}
+inline void wgmma_n224_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 224, emulator::Number::bf16});
+}
+inline void wgmma_n256_f16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 256, emulator::Number::f16});
+}
+inline void wgmma_n256_bf16(float *d, const uint32_t a[4], uint64_t b, bool add) {
+    emulator::wgmma(emulator::Wgmma{d, {a[0], a[1], a[2], a[3]}, b, add, 256, emulator::Number::bf16});
 }
 
 #endif
