@@ -36,18 +36,27 @@ struct Group {
     uint32_t zero[2];
 };
 
-/* 1024 has a last place of 1: its low bits take a code, or four bits higher 16 times it. */
-struct HalfWeights : F16 {
+/* 1024 has a last place of 1: its low bits take a code, or four bits higher 16 times it. FINE: a scale may be
+ * f32, and is the sum of two, or the weight would be rounded twice. */
+template <bool FINE> struct HalfWeights : F16 {
     static constexpr int TYPE = NUMBER_F16;
-    static constexpr bool RANGED = true; /* weights may be out of its range: see struct fmk_range */
-    uint32_t scale[2], zeros[2];         /* each twice: of row g 1024 + zero, of row g + 8 -(64 + zero) */
+    static constexpr bool RANGED = true;  /* weights may be out of its range: see struct fmk_range */
+    uint32_t scale[2], rest[2], zeros[2]; /* each twice; zeros: of row g 1024 + zero, of g + 8 -(64 + zero) */
 
     __device__ __forceinline__ void set(const Group &group) {
 #pragma unroll
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 2; i++) {
             scale[i] = f32_to_f16x2(group.scale[i], group.scale[i]);
+            const float left = group.scale[i] - f16_to_f32((uint16_t)scale[i]);
+            rest[i] = f32_to_f16x2(left, left);
+        }
         zeros[0] = 0x64006400 + 0x10001 * group.zero[0];
         zeros[1] = 0xd400d400 + 0x100010 * group.zero[1];
+    }
+
+    __device__ __forceinline__ uint32_t scaled(uint32_t codes, int row) const {
+        const uint32_t product = mul_f16x2(codes, FINE ? rest[row] : scale[row]);
+        return FINE ? fma_f16x2(codes, scale[row], product) : product;
     }
 
     __device__ __forceinline__ void unpack(uint32_t word, uint32_t a[4]) const {
@@ -56,8 +65,8 @@ struct HalfWeights : F16 {
             const uint32_t w = word >> 8 * half;
             const uint32_t low = sub_f16x2(and_or(w, 0x000f000f, 0x64006400), zeros[0]);
             const uint32_t high = fma_f16x2(and_or(w, 0x00f000f0, 0x64006400), 0x2c002c00, zeros[1]);
-            a[2 * half] = mul_f16x2(low, scale[0]);
-            a[2 * half + 1] = mul_f16x2(high, scale[1]);
+            a[2 * half] = scaled(low, 0);
+            a[2 * half + 1] = scaled(high, 1);
         }
     }
 };
@@ -405,27 +414,27 @@ template <bool ANY> using Tile128x128 = TileOf<2, 8, 4, 2, 1, 64, ANY>;
 
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x16(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x16<false>>(args);
+    linear_many<HalfWeights<false>, Tile128x16<false>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_f16_64x32(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile64x32<false>>(args);
+    linear_many<HalfWeights<false>, Tile64x32<false>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x32(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x32<false>>(args);
+    linear_many<HalfWeights<false>, Tile128x32<false>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_f16_64x64(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile64x64<false>>(args);
+    linear_many<HalfWeights<false>, Tile64x64<false>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x64(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x64<false>>(args);
+    linear_many<HalfWeights<false>, Tile128x64<false>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_f16_128x128(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x128<false>>(args);
+    linear_many<HalfWeights<false>, Tile128x128<false>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_bf16_128x16(
     const __grid_constant__ struct fmk_many_args args) {
@@ -453,27 +462,27 @@ extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_bf16_128x
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x16(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x16<true>>(args);
+    linear_many<HalfWeights<true>, Tile128x16<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_any_f16_64x32(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile64x32<true>>(args);
+    linear_many<HalfWeights<true>, Tile64x32<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x32(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x32<true>>(args);
+    linear_many<HalfWeights<true>, Tile128x32<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 1) void many_any_f16_64x64(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile64x64<true>>(args);
+    linear_many<HalfWeights<true>, Tile64x64<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x64(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x64<true>>(args);
+    linear_many<HalfWeights<true>, Tile128x64<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_f16_128x128(
     const __grid_constant__ struct fmk_many_args args) {
-    linear_many<HalfWeights, Tile128x128<true>>(args);
+    linear_many<HalfWeights<true>, Tile128x128<true>>(args);
 }
 extern "C" __global__ __launch_bounds__(FMK_MANY_THREADS, 2) void many_any_bf16_128x16(
     const __grid_constant__ struct fmk_many_args args) {
