@@ -23,6 +23,12 @@ __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+/* For so many threads at once. */
+__device__ __forceinline__ void mbarrier_arrive_for(uint32_t barrier, uint32_t threads) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(threads)
+                 : "memory");
+}
+
 /* At that of another block of the cluster, which has the same address there. What this thread has read it no
  * longer needs; what it has written, the others need not see: that would be a fence of the whole device. */
 __device__ __forceinline__ void mbarrier_arrive_at(uint32_t rank, uint32_t barrier) {
@@ -30,6 +36,14 @@ __device__ __forceinline__ void mbarrier_arrive_at(uint32_t rank, uint32_t barri
                  "mapa.shared::cluster.u32 there, %0, %1;\n\t"
                  "mbarrier.arrive.release.cta.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
                  "r"(rank)
+                 : "memory");
+}
+
+__device__ __forceinline__ void mbarrier_arrive_at_for(uint32_t rank, uint32_t barrier, uint32_t threads) {
+    asm volatile("{\n\t.reg .b32 there;\n\t"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+                 "mbarrier.arrive.release.cta.shared::cluster.b64 _, [there], %2;\n\t}" ::"r"(barrier),
+                 "r"(rank), "r"(threads)
                  : "memory");
 }
 

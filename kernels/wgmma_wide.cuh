@@ -70,11 +70,18 @@ template <int COUNT> __device__ __forceinline__ void init_slots(uint32_t full, u
     __syncwarp();
 }
 
-/* What the warp has read of a stage may be overwritten, in all blocks that it is fetched for. Of a unit of
- * weights every thread says so: see release_stage. */
+/* What the warp's products have read of a stage may be overwritten, in all blocks that it is fetched for. One
+ * lane says so for all. */
 template <class P> __device__ __forceinline__ void release_acts(const WideRing &ring, int32_t slot) {
     if (threadIdx.x % 32)
         return;
+    mbarrier_arrive_for(ring.empty + 8 * slot, 32);
+    if constexpr (P::BLOCKS == 2)
+        mbarrier_arrive_at_for(cluster_rank() ^ 1, ring.empty + 8 * slot, 32);
+}
+
+/* What the thread has loaded from a stage may be overwritten: see release_stage. */
+template <class P> __device__ __forceinline__ void release_given(const WideRing &ring, int32_t slot) {
     mbarrier_arrive(ring.empty + 8 * slot);
     if constexpr (P::BLOCKS == 2)
         mbarrier_arrive_at(cluster_rank() ^ 1, ring.empty + 8 * slot);
@@ -370,8 +377,7 @@ __device__ __forceinline__ void take_given(const uint8_t *stages, const Deal &de
                 float *to = total[0] + 4 * (quad + i);
                 to[0] += of.x, to[1] += of.y, to[2] += of.z, to[3] += of.w;
             }
-            barrier_named(BARRIER_MULTIPLY, P::THREADS); /* all have read it */
-            release_acts<P>(ring, stage.slot);
+            release_given<P>(ring, stage.slot);
             stage.next();
         }
     }
@@ -430,7 +436,7 @@ template <class X, class P> __device__ __forceinline__ void linear_wide(const st
     if (serving == ACTS_WARP) {
         if (elect_one())
             prefetch_map(&args.in);
-        init_slots<P::STAGES>(ring.full, 4 * P::WG * P::BLOCKS);
+        init_slots<P::STAGES>(ring.full, P::THREADS * P::BLOCKS);
     } else if (serving == WEIGHTS_WARP) {
         init_slots<P::UNITS>(ring.unit_full, P::THREADS);
     } else {

@@ -18,6 +18,13 @@ inline void mbarrier_init(uint32_t barrier, uint32_t count) {
 inline void mbarrier_arrive(uint32_t barrier) {
     emulator::mbarrier_arrive(barrier);
 }
+inline void mbarrier_arrive_for(uint32_t barrier, uint32_t threads) {
+    for (uint32_t i = 0; i < threads; i++)
+        emulator::mbarrier_arrive(barrier);
+}
+inline void mbarrier_arrive_at_for(uint32_t rank, uint32_t barrier, uint32_t threads) {
+    mbarrier_arrive_for(emulator::address_in(barrier, rank), threads);
+}
 inline void mbarrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
     emulator::mbarrier_expect(barrier, bytes);
     emulator::mbarrier_arrive(barrier);
