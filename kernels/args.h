@@ -18,14 +18,14 @@ struct fmk_linear_part {
     const void *data;       /* of expert 0 */
     const float *bias;      /* [experts][n], or NULL */
     uint64_t expert_stride; /* bytes */
-    uint64_t stride;        /* bytes from panel to panel, or from row to row */
+    uint64_t stride;        /* bytes from panel to panel (t64: from block to block), or from row to row */
     int32_t n;              /* rows of the part */
     int32_t column;         /* of the output, that row 0 makes */
     int32_t dtype;          /* fmk_dtype of dense weights, of int4 scales */
     int32_t chunks;         /* int4: runs of 32 k that share a scale: 1, 2, 4 */
     int32_t has_zeros;      /* int4: zero points are stored; else each is 8 */
     int32_t reserved;
-    const int32_t *k_index; /* [experts][k_packed], or NULL; only the plain kernels look at it */
+    const int32_t *k_index; /* [experts][k_packed], or NULL; only few-token and plain kernels look at it */
 };
 
 /* t = in . W + bias; then t += addend; out = act(t) * weight. */
@@ -51,7 +51,7 @@ struct fmk_linear_kernel_args {
     int64_t in_stride;    /* elements, from row to row */
     int64_t plane_stride; /* elements, from plane to plane */
     int32_t planes;       /* the activations are the sum of so many matrices like `in`: 1, 2 or 3 */
-    int32_t in_type;      /* fmk_dtype; only the plain kernels look at it */
+    int32_t in_type;      /* fmk_dtype; only few-token and plain kernels look at it */
     int32_t expert;       /* of every row when there are no tiles */
     int32_t m, first_row; /* without tiles: rows first_row .. m-1 */
     const int32_t *m_dev; /* or NULL: the m really there, at most m */

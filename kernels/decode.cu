@@ -75,13 +75,14 @@ template <int family> __device__ __forceinline__ void decode_unit(const struct f
     if (number >= a.units)
         return;
 
-    const uint8_t *unit =
-        (const uint8_t *)a.part.data + panel * a.part.stride + (int64_t)number * unit_bytes<family>(a.part);
+    const uint8_t *unit = block_of_row<family>(a.part, (const uint8_t *)a.part.data, 16 * (int64_t)panel) +
+                          (int64_t)number * unit_bytes<family>(a.part);
+    const int in_block = panel % (BLOCK_ROWS<family> / 16);
     constexpr int tiles = UNIT_K<family> / 64;
     struct lane_codes codes[tiles];
 #pragma unroll
     for (int tile = 0; tile < tiles; tile++)
-        codes[tile] = load_codes<family>(unit, tile, lane);
+        codes[tile] = load_codes<family>(unit, in_block, tile, lane);
     struct unit_headers<family> headers;
     load_headers(unit, g, headers);
 
@@ -95,7 +96,7 @@ template <int family> __device__ __forceinline__ void decode_unit(const struct f
 #pragma unroll
     for (int tile = 0; tile < tiles; tile++) {
         struct fragment f;
-        decode_fragment(a.part, unit, headers, g, tile, codes[tile], f);
+        decode_fragment(a.part, unit, headers, 16 * in_block + g, tile, codes[tile], f);
         int32_t k = number * UNIT_K<family> + 64 * tile;
 #pragma unroll
         for (int row = 0; row < 2; row++) {
@@ -104,7 +105,7 @@ template <int family> __device__ __forceinline__ void decode_unit(const struct f
                 f.w[row][i] = mul_rn(f.w[row][i], factor);
 #pragma unroll
             for (int half = 0; half < 2; half++)
-                if (family == Q6K)
+                if (NARROW<family>)
                     store_narrow(out, row, k + 32 * half, t, f.w[row] + 8 * half);
                 else
                     store_wide(out, row, k + 32 * half, t, f.w[row] + 8 * half);
@@ -125,6 +126,11 @@ extern "C" __global__ __launch_bounds__(32 * FMK_DECODE_WARPS) void decode_q4k(
 extern "C" __global__ __launch_bounds__(32 * FMK_DECODE_WARPS) void decode_q6k(
     const __grid_constant__ struct fmk_decode_args args) {
     decode_unit<Q6K>(args);
+}
+
+extern "C" __global__ __launch_bounds__(32 * FMK_DECODE_WARPS) void decode_int4_t64(
+    const __grid_constant__ struct fmk_decode_args args) {
+    decode_unit<INT4_T64>(args);
 }
 
 /* ---- rows_*: a block writes a row, each thread 4 weights at a time ---- */
@@ -159,7 +165,8 @@ template <int family> __device__ __forceinline__ void write_row(const struct fmk
     if (row < 0 || row >= a.part.n)
         return; /* another part's */
 
-    const uint8_t *data = (const uint8_t *)a.part.data + (family == DENSE ? row : row / 16) * a.part.stride;
+    const uint8_t *data = (const uint8_t *)a.part.data;
+    data = family == DENSE ? data + row * a.part.stride : block_of_row<family>(a.part, data, row);
     bool in_vectors = is_aligned(data, a.part.dtype), out_vectors = is_aligned(out, a.type);
     const int32_t *index = family == DENSE ? NULL : a.part.k_index; /* of whole quads */
     float factor = a.factor ? *a.factor : 1.0f;
@@ -168,7 +175,7 @@ template <int family> __device__ __forceinline__ void write_row(const struct fmk
         if (family == DENSE)
             load_quad(data, a.part.dtype, k, a.k_packed, in_vectors, w);
         else
-            decode_quad<family>(a.part, data, (int)(row % 16), k, w);
+            decode_quad<family>(a.part, data, (int)(row % BLOCK_ROWS<family>), k, w);
         for (int i = 0; i < 4; i++)
             w[i] = mul_rn(w[i], factor);
         if (!index)
@@ -197,4 +204,9 @@ extern "C" __global__ __launch_bounds__(FMK_LOOKUP_THREADS) void rows_q4k(
 extern "C" __global__ __launch_bounds__(FMK_LOOKUP_THREADS) void rows_q6k(
     const __grid_constant__ struct fmk_lookup_args args) {
     write_row<Q6K>(args);
+}
+
+extern "C" __global__ __launch_bounds__(FMK_LOOKUP_THREADS) void rows_int4_t64(
+    const __grid_constant__ struct fmk_lookup_args args) {
+    write_row<INT4_T64>(args);
 }

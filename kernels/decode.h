@@ -12,7 +12,9 @@ enum {
     FMK_ROWS_DENSE, /* any rows, either order, any alignment: struct fmk_lookup_args */
     FMK_ROWS_INT4,
     FMK_ROWS_Q4K,
-    FMK_ROWS_Q6K
+    FMK_ROWS_Q6K,
+    FMK_DECODE_INT4_T64,
+    FMK_ROWS_INT4_T64
 };
 
 enum {
@@ -22,13 +24,13 @@ enum {
 
 /* Grid: panels * blocks_per_panel blocks. */
 struct fmk_decode_args {
-    struct fmk_linear_part part; /* data: the first panel of the rows; n: so many rows. bias, k_index,
+    struct fmk_linear_part part; /* data: the first block of the rows; n: so many rows. bias, k_index,
                                     column and expert_stride are not looked at */
     void *out;                   /* [n][width], aligned to 16 bytes, as is its stride */
     int64_t stride;              /* elements */
     int32_t type;                /* fmk_dtype */
     int32_t width;               /* columns to write, a multiple of 8; at most the packed k */
-    int32_t units;               /* of a panel */
+    int32_t units;               /* of a panel of 16 rows */
     int32_t blocks_per_panel;
     const float *factor; /* what weights are multiplied by before they are rounded, or NULL */
 };

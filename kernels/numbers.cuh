@@ -24,6 +24,18 @@ __device__ __forceinline__ int64_t number_size(int32_t type) {
     return type == NUMBER_F32 ? 4 : 2;
 }
 
+/* The 16 bits in front of a number, and what is left of it. Cutting off, not rounding, keeps every plane
+ * finite where the number is; where it is not, the first plane carries that alone. */
+__device__ __forceinline__ uint16_t cut_bf16(float &x) {
+    uint32_t bits = f32_to_bits(x);
+    if ((bits & 0x7f800000) == 0x7f800000) {
+        x = 0.0f;
+        return (uint16_t)(bits >> 16 | (bits & 0x7fffff ? 0x40 : 0));
+    }
+    x = sub_rn(x, bits_to_f32(bits & 0xffff0000));
+    return (uint16_t)(bits >> 16);
+}
+
 /* Two numbers of 16 bits. */
 __device__ __forceinline__ void split_pair(uint32_t pair, int32_t type, float x[2]) {
     x[0] = type == NUMBER_F16 ? f16_to_f32((uint16_t)pair) : bits_to_f32(pair << 16);

@@ -1,5 +1,5 @@
-/* A file's weights into the t16 layouts (layout.h), a warp a unit; and the largest weight among them, for
- * struct fmk_range. Bits are moved, nothing is rounded.
+/* A file's weights into the t16 layouts and t64 (layout.h), a warp 16 rows of a unit; and the largest weight
+ * among them, for struct fmk_range. Bits are moved, nothing is rounded.
  *
  * None of these allows its dependents: a linear call may fetch weights before it waits for the kernel before
  * it. */
@@ -77,15 +77,41 @@ __device__ __forceinline__ uint32_t codes_of(const struct fmk_pack_int4_args &a,
     return codes;
 }
 
+/* A lane of four has the codes of k 8 t .. 8 t + 7 of 32: those of its pairs of step 0 and of step 1, each
+ * first 2 t, 2 t + 1, then 2 t + 8, 2 t + 9, in 16 bits. */
+__device__ __forceinline__ uint32_t exchange_pairs(uint32_t codes, int t) {
+    uint32_t pairs = 0;
+#pragma unroll
+    for (int octet = 0; octet < 4; octet++)
+        pairs |= (__shfl_sync(~0u, codes, octet, 4) >> 8 * t & 255) << 8 * octet;
+    return pairs;
+}
+
+/* Where 16 rows of a unit have their codes, their scales and their zero points. */
+struct int4_place {
+    uint8_t *codes, *scales, *zeros;
+    int rows; /* from a group's scales to the next one's */
+};
+
+__device__ __forceinline__ struct int4_place int4_place(const struct fmk_pack_int4_args &a, int32_t panel,
+                                                        int32_t unit) {
+    int size = (int)number_size(a.dtype), scales = 4 / a.chunks, has_zeros = a.zeros ? 1 : 0;
+    int panels = a.t64 ? FMK_T64_ROWS / FMK_T16_ROWS : 1, rows = FMK_T16_ROWS * panels;
+    uint8_t *out =
+        a.out + panel / panels * a.stride + (int64_t)unit * panels * FMK_INT4_UNIT(a.chunks, size, has_zeros);
+    uint8_t *after = out + panels * FMK_INT4_UNIT_CODES;
+    return {out + panel % panels * FMK_INT4_UNIT_CODES, after, after + rows * scales * size, rows};
+}
+
 extern "C" __global__ __launch_bounds__(32 * FMK_PACK_WARPS) void pack_int4(
     const __grid_constant__ struct fmk_pack_int4_args a) {
     wait_for_dependency();
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int32_t unit = blockIdx.x, panel = FMK_PACK_WARPS * blockIdx.y + threadIdx.x / 32;
-    if (panel * FMK_T16_ROWS >= a.rows)
+    if (panel >= a.panels)
         return;
     int scales = 4 / a.chunks, size = (int)number_size(a.dtype);
-    uint8_t *out = a.out + panel * a.stride + (int64_t)unit * FMK_INT4_UNIT(a.chunks, size, a.zeros ? 1 : 0);
+    struct int4_place out = int4_place(a, a.first_panel + panel, unit);
 
     int32_t row[2] = {panel * FMK_T16_ROWS + g, panel * FMK_T16_ROWS + g + 8};
     int64_t column[2];
@@ -105,19 +131,22 @@ extern "C" __global__ __launch_bounds__(32 * FMK_PACK_WARPS) void pack_int4(
                 codes = row[r] < a.rows ? codes_of(a, FMK_INT4_UNIT_K * unit + 64 * tile + 32 * half + 8 * t,
                                                    column[r], zero)
                                         : zero * 0x11111111u;
+                if (a.t64)
+                    codes = exchange_pairs(codes, t);
                 words[2 * half] |= spread(codes) << 4 * r;
                 words[2 * half + 1] |= spread(codes >> 16) << 4 * r;
             }
-        *(uint4 *)(out + FMK_T16_TILE * tile + 16 * lane) =
+        *(uint4 *)(out.codes + FMK_T16_TILE * tile + 16 * lane) =
             make_uint4(words[0], words[1], words[2], words[3]);
     }
 
     /* A lane a row; the second half of the warp does nothing but take part in the search. */
     float largest = 0;
     int32_t own = panel * FMK_T16_ROWS + lane;
+    int place = a.t64 ? FMK_T64_PLACE((a.first_panel + panel) % 4 * FMK_T16_ROWS + lane) : lane;
     for (int s = 0; lane < FMK_T16_ROWS && s < scales; s++) {
         int64_t from = ((int64_t)scales * unit + s) * a.scale_stride + own;
-        uint8_t *to = out + FMK_INT4_UNIT_CODES + (16 * s + lane) * size;
+        uint8_t *to = out.scales + (out.rows * s + place) * size;
         bool there = own < a.rows;
         float scale = there ? load_number(a.scales, a.dtype, from) : 0;
         if (size == 4)
@@ -127,7 +156,7 @@ extern "C" __global__ __launch_bounds__(32 * FMK_PACK_WARPS) void pack_int4(
         float zero = 8;
         if (a.zeros) {
             uint8_t bits = there ? a.zeros[from] : 0;
-            out[FMK_INT4_UNIT_CODES + 16 * scales * size + 16 * s + lane] = bits;
+            out.zeros[out.rows * s + place] = bits;
             zero = bits;
         }
         largest = larger(largest, mul_rn(scale, fmaxf(zero, 15 - zero)));

@@ -121,14 +121,14 @@ __device__ __forceinline__ void load_step(const struct fmk_linear_part &part, co
 }
 
 template <int family>
-__device__ __forceinline__ void load_step(const struct fmk_linear_part &part, const uint8_t *panel, int g,
-                                          int32_t k, struct step &s) {
+__device__ __forceinline__ void load_step(const struct fmk_linear_part &part, const uint8_t *block, int panel,
+                                          int g, int32_t k, struct step &s) {
     int t = threadIdx.x % 4, tile = k % UNIT_K<family> / 64;
-    const uint8_t *unit = panel + (int64_t)(k / UNIT_K<family>)*unit_bytes<family>(part);
-    struct lane_codes codes = load_codes<family>(unit, tile, 4 * g + t);
+    const uint8_t *unit = block + (int64_t)(k / UNIT_K<family>)*unit_bytes<family>(part);
+    struct lane_codes codes = load_codes<family>(unit, panel, tile, 4 * g + t);
     struct unit_headers<family> headers;
     load_headers(unit, g, headers);
-    decode_fragment(part, unit, headers, g, tile, codes, s.f);
+    decode_fragment(part, unit, headers, 16 * panel + g, tile, codes, s.f);
     s.k = k + fragment_k<family>(t, 0);
     s.near = fragment_k<family>(0, 1);
     s.far = fragment_k<family>(0, 2);
@@ -185,10 +185,11 @@ __device__ __forceinline__ void multiply_rows(const struct fmk_linear_kernel_arg
             multiply_step(s, x, tokens, shared);
         }
     } else {
-        data += panel * part.stride;
+        data = block_of_row<family>(part, data, 16 * (int64_t)panel);
+        panel %= BLOCK_ROWS<family> / 16;
         for (int32_t k = first + threadIdx.x % 16 / 4 * 64; k < a.k_packed; k += WARPS * STEP_K) {
             struct step s;
-            load_step<family>(part, data, g, k, s);
+            load_step<family>(part, data, panel, g, k, s);
             multiply_step(s, x, tokens, shared);
         }
     }
@@ -309,6 +310,11 @@ extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 3) void plain_q6k_f32
     linear_plain<Q6K, float>(args);
 }
 
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 3) void plain_int4_t64_f32(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_plain<INT4_T64, float>(args);
+}
+
 extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_dense_f64(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<DENSE, double>(args);
@@ -327,4 +333,9 @@ extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_q4k_f64
 extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_q6k_f64(
     const __grid_constant__ struct fmk_linear_kernel_args args) {
     linear_plain<Q6K, double>(args);
+}
+
+extern "C" __global__ __launch_bounds__(FMK_PLAIN_THREADS, 1) void plain_int4_t64_f64(
+    const __grid_constant__ struct fmk_linear_kernel_args args) {
+    linear_plain<INT4_T64, double>(args);
 }

@@ -56,6 +56,26 @@ __device__ __forceinline__ uint32_t sub_f16x2(uint32_t a, uint32_t b) {
     return d;
 }
 
+/* value & mask | bits, in one instruction: `mask` is to be a constant, `bits` in a register. */
+__device__ __forceinline__ uint32_t and_or(uint32_t value, uint32_t mask, uint32_t bits) {
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(value), "r"(mask), "r"(bits));
+    return d;
+}
+
+/* a b + c */
+__device__ __forceinline__ uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+__device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 /* Products, sums and differences that are never contracted: dequantized values are bit-exact. */
 __device__ __forceinline__ float mul_rn(float a, float b) {
     return __fmul_rn(a, b);
@@ -82,9 +102,34 @@ __device__ __forceinline__ uint32_t not_before_here(uint32_t value) {
 
 /* ---- memory ---- */
 
+/* The block's dynamic shared memory. It begins at a multiple of 1024 in a kernel that has no other. */
+__device__ __forceinline__ uint8_t *dynamic_shared() {
+    extern __shared__ __align__(1024) uint8_t memory[];
+    return memory;
+}
+
 /* What others may be changing meanwhile. */
 __device__ __forceinline__ uint32_t load_volatile(const uint32_t *from) {
     return *(const volatile uint32_t *)from;
+}
+
+/* An address as instructions of the shared window take it. */
+__device__ __forceinline__ uint32_t shared_address(const void *at) {
+    return (uint32_t)__cvta_generic_to_shared(at);
+}
+
+__device__ __forceinline__ uint4 load_shared_16(uint32_t from) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from));
+    return v;
+}
+
+__device__ __forceinline__ uint2 load_shared_8(uint32_t from) {
+    uint2 v;
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(from));
+    return v;
 }
 
 /* 16 bytes that nobody else will read: weights. They do not displace what the first cache holds. */
@@ -112,10 +157,13 @@ __device__ __forceinline__ uint2 load_8(const void *from) {
 
 /* Starts a copy of 16 bytes to shared memory; `there` false: of zeros, and `from` is not read. Both addresses
  * are multiples of 16. */
-__device__ __forceinline__ void copy_16_async(void *shared, const void *from, bool there) {
-    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0)
+__device__ __forceinline__ void copy_16_async(uint32_t shared, const void *from, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(there ? 16 : 0)
                  : "memory");
+}
+
+__device__ __forceinline__ void copy_16_async(void *shared, const void *from, bool there) {
+    copy_16_async(shared_address(shared), from, there);
 }
 
 __device__ __forceinline__ void copy_16_async(void *shared, const void *from) {

@@ -16,41 +16,57 @@ __device__ __forceinline__ Rows find_rows(const struct fmk_rows_set &set, bool a
         return Rows{tile.expert, tile.first, tile.first + tile.count};
     }
     int32_t m = set.m_dev && !all ? min(set.m, *set.m_dev) : set.m;
-    int64_t first = set.first + FMK_ROWS_BLOCK * (int64_t)blockIdx.y;
-    int64_t end = min((int64_t)m, first + FMK_ROWS_BLOCK);
+    int64_t first = set.first + set.block * (int64_t)blockIdx.y;
+    int64_t end = min((int64_t)m, first + set.block);
     return Rows{set.expert + (int32_t)blockIdx.z, (int32_t)min(first, end), (int32_t)end};
 }
 
 /* ---- gather ---- */
 
+enum { TOGETHER = 4 }; /* rows */
+
 struct Columns {
     float x[FMK_GATHER_COLUMNS];
 };
 
-/* Row `row` of in, columns column .. column+7 of out. */
-__device__ __forceinline__ Columns load_columns(const struct fmk_gather_args &args, int64_t from,
-                                                const int32_t *k_index, int32_t column) {
-    Columns c;
+/* Which columns of a row of in become columns column .. column+7 of out; -1: none. */
+struct Order {
+    int32_t k[FMK_GATHER_COLUMNS];
+};
+
+__device__ __forceinline__ Order order_of(const struct fmk_gather_args &args, int32_t expert,
+                                          int32_t column) {
+    const int32_t *k_index = args.k_index ? args.k_index + (int64_t)expert * args.k_packed : nullptr;
+    Order order;
 #pragma unroll
     for (int i = 0; i < FMK_GATHER_COLUMNS; i++) {
         int32_t k = column + i;
         if (k_index)
             k = k < args.k_packed ? k_index[k] : -1;
-        c.x[i] = k >= 0 && k < args.k ? load_number(args.in, args.in_type, from + k) : 0.0f;
+        order.k[i] = k < args.k ? k : -1;
     }
-    return c;
+    return order;
 }
 
-/* The 16 bits in front of a number, and what is left of it. Cutting off, not rounding, keeps every plane
- * finite where the number is; where it is not, the first plane carries that alone. */
-__device__ __forceinline__ uint16_t cut_bf16(float &x) {
-    uint32_t bits = f32_to_bits(x);
-    if ((bits & 0x7f800000) == 0x7f800000) {
-        x = 0.0f;
-        return (uint16_t)(bits >> 16 | (bits & 0x7fffff ? 0x40 : 0));
+__device__ __forceinline__ Columns load_columns(const struct fmk_gather_args &args, int64_t from,
+                                                const Order &order) {
+    Columns c;
+    if (args.in_type == NUMBER_F32) {
+        const float *in = (const float *)args.in + from;
+#pragma unroll
+        for (int i = 0; i < FMK_GATHER_COLUMNS; i++)
+            c.x[i] = order.k[i] >= 0 ? in[order.k[i]] : 0.0f;
+        return c;
     }
-    x = sub_rn(x, bits_to_f32(bits & 0xffff0000));
-    return (uint16_t)(bits >> 16);
+    const uint16_t *in = (const uint16_t *)args.in + from;
+    uint16_t h[FMK_GATHER_COLUMNS]; /* first all: what they are is a branch, and would wait for each */
+#pragma unroll
+    for (int i = 0; i < FMK_GATHER_COLUMNS; i++)
+        h[i] = order.k[i] >= 0 ? in[order.k[i]] : (uint16_t)0;
+#pragma unroll
+    for (int i = 0; i < FMK_GATHER_COLUMNS; i++)
+        c.x[i] = args.in_type == NUMBER_F16 ? f16_to_f32(h[i]) : bf16_to_f32(h[i]);
+    return c;
 }
 
 __device__ __forceinline__ void store_halves(uint16_t *to, const uint16_t h[FMK_GATHER_COLUMNS]) {
@@ -80,23 +96,36 @@ __device__ __forceinline__ void store_columns(const struct fmk_gather_args &args
 extern "C" __global__ __launch_bounds__(FMK_ROWS_THREADS) void rows_gather(
     const __grid_constant__ struct fmk_gather_args args) {
     allow_dependents();
+    const int64_t column = FMK_GATHER_COLUMNS * ((int64_t)FMK_ROWS_THREADS * blockIdx.x + threadIdx.x);
+    /* An order belongs to the weights, which do not depend on the kernel before; whose it is may. */
+    Order order;
+    if (!args.rows.tiles && column < args.width)
+        order = order_of(args, args.rows.expert + (int32_t)blockIdx.z, (int32_t)column);
     wait_for_dependency();
     Rows rows = find_rows(args.rows, args.zero_rest);
     int32_t there = args.rows.m_dev ? *args.rows.m_dev : INT32_MAX;
-    int64_t column = FMK_GATHER_COLUMNS * ((int64_t)FMK_ROWS_THREADS * blockIdx.x + threadIdx.x);
     if (column >= args.width)
         return;
-    const int32_t *k_index = args.k_index ? args.k_index + (int64_t)rows.expert * args.k_packed : nullptr;
-    for (int32_t row = rows.first; row < rows.end; row++) {
-        Columns c = {};
-        /* Entries past *m_dev are not read. */
-        if (args.rows.tiles || row < there) {
+    if (args.rows.tiles)
+        order = order_of(args, rows.expert, (int32_t)column);
+    /* Several rows at a time, so that they are fetched at once. */
+    for (int32_t first = rows.first; first < rows.end; first += TOGETHER) {
+        Columns c[TOGETHER] = {};
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const int32_t row = first + i;
+            /* Entries past *m_dev are not read. */
+            if (row >= rows.end || (!args.rows.tiles && row >= there))
+                continue;
             int64_t from = args.in_rows ? args.in_rows[row] : row;
             if (from >= 0 && from < args.in_limit)
-                c = load_columns(args, from * args.in_stride + blockIdx.z * args.expert_in_stride, k_index,
-                                 (int32_t)column);
+                c[i] = load_columns(args, from * args.in_stride + blockIdx.z * args.expert_in_stride, order);
         }
-        store_columns(args, row * args.out_stride + blockIdx.z * args.expert_out_stride + column, c);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++)
+            if (first + i < rows.end)
+                store_columns(
+                    args, (first + i) * args.out_stride + blockIdx.z * args.expert_out_stride + column, c[i]);
     }
 }
 

@@ -21,18 +21,18 @@ enum {
 enum {
     FMK_ROWS_THREADS = 256,
     FMK_ROWS_SCAN_THREADS = 1024,
-    FMK_ROWS_BLOCK = 8,           /* rows of a block where there are no tiles */
+    FMK_ROWS_BLOCK = 8,           /* rows of a block, at most, where there are no tiles */
     FMK_GATHER_COLUMNS = 8,       /* of a thread */
     FMK_ROUTE_SMALL_PAIRS = 1024, /* at most, */
     FMK_ROUTE_SMALL_EXPERTS = 512 /* likewise, for one block to be quick */
 };
 
-/* The rows that a launch is about. With tiles: those of tile blockIdx.y. Without: rows first + 8 blockIdx.y
- * .., less than m; blockIdx.z counts experts. */
+/* The rows that a launch is about. With tiles: those of tile blockIdx.y. Without: `block` rows, from first +
+ * block * blockIdx.y on, less than m; blockIdx.z counts experts. */
 struct fmk_rows_set {
     const struct fmk_token_tile *tiles;
     int32_t expert, first, m;
-    int32_t reserved;
+    int32_t block;
     const int32_t *m_dev; /* or NULL: the m really there */
 };
 

@@ -8,7 +8,8 @@
 #include "layout.h"
 #include "numbers.cuh"
 
-enum { DENSE, INT4, Q4K, Q6K }; /* families, as enum fmk_family */
+/* Families, as enum fmk_family, in the t16 layouts; and int4 in t64. */
+enum { DENSE, INT4, Q4K, Q6K, INT4_T64 };
 
 /* The float with the bits of 2^23 and a small integer in its lowest bits is 2^23 + that integer, and a
  * difference of two such is exact: cheaper than a conversion. */
@@ -45,20 +46,46 @@ __device__ __forceinline__ void six_bit_codes(uint32_t word, uint32_t high, floa
     code[3] = sub_rn(bits_to_f32(TWO_23_BITS | (word >> 24 & 15) | (high >> 16 & 48)), base);
 }
 
+/* ---- where units are ---- */
+
+/* Rows whose units are one. */
+template <int family> constexpr int BLOCK_ROWS = family == INT4_T64 ? FMK_T64_ROWS : FMK_T16_ROWS;
+
+template <int family>
+constexpr int UNIT_K = family == INT4 || family == INT4_T64 ? FMK_INT4_UNIT_K : FMK_Q4K_UNIT_K;
+
+template <int family> __device__ __forceinline__ int unit_bytes(const struct fmk_linear_part &part) {
+    if (family == INT4 || family == INT4_T64)
+        return BLOCK_ROWS<family> / 16 *
+               (FMK_INT4_UNIT_CODES +
+                (64 >> (part.chunks >> 1)) * ((int)number_size(part.dtype) + (part.has_zeros ? 1 : 0)));
+    return family == Q4K ? FMK_Q4K_UNIT : FMK_Q6K_UNIT;
+}
+
+/* Unit 0 of the block that has a row of the matrix at `data`. */
+template <int family>
+__device__ __forceinline__ const uint8_t *block_of_row(const struct fmk_linear_part &part,
+                                                       const uint8_t *data, int64_t row) {
+    return data + row / BLOCK_ROWS<family> * part.stride;
+}
+
 /* ---- what a unit says of a row ---- */
 
 struct int4_group {
     float scale, base; /* 2^23 + zero */
 };
 
-/* Of the 32 k number `chunk` (0..3) of a unit. */
+/* Of the 32 k number `chunk` (0..3) of a unit; row: 0..15, of t64 0..63. */
+template <int family>
 __device__ __forceinline__ struct int4_group int4_group(const struct fmk_linear_part &part,
                                                         const uint8_t *unit, int row, int chunk) {
-    const uint8_t *scales = unit + FMK_INT4_UNIT_CODES;
-    int at = 16 * (chunk >> (part.chunks >> 1)) + row; /* chunk / chunks: 1, 2 or 4 */
+    constexpr int rows = BLOCK_ROWS<family>;
+    const uint8_t *scales = unit + rows / 16 * FMK_INT4_UNIT_CODES;
+    int shift = part.chunks >> 1; /* by 0, 1, 2: chunk / chunks */
+    int at = rows * (chunk >> shift) + (family == INT4_T64 ? FMK_T64_PLACE(row) : row);
     float zero = 8;
     if (part.has_zeros)
-        zero = (float)scales[(64 >> (part.chunks >> 1)) * number_size(part.dtype) + at];
+        zero = (float)scales[(4 * rows >> shift) * number_size(part.dtype) + at];
     return {load_number(scales, part.dtype, at), TWO_23 + zero};
 }
 
@@ -105,27 +132,23 @@ struct fragment {
     float w[2][16];
 };
 
+/* Whether a lane's step is four neighbours of 16 k, or of 32 k two steps are eight. */
+template <int family> constexpr bool NARROW = family == Q6K || family == INT4_T64;
+
 /* The first k, in its tile, of a lane's step. */
 template <int family> __device__ __forceinline__ int fragment_k(int t, int step) {
-    return family == Q6K ? 16 * step + 4 * t : 32 * (step / 2) + 8 * t + 4 * (step % 2);
-}
-
-template <int family> constexpr int UNIT_K = family == INT4 ? FMK_INT4_UNIT_K : FMK_Q4K_UNIT_K;
-
-template <int family> __device__ __forceinline__ int unit_bytes(const struct fmk_linear_part &part) {
-    if (family == INT4)
-        return FMK_INT4_UNIT_CODES +
-               (64 >> (part.chunks >> 1)) * ((int)number_size(part.dtype) + (part.has_zeros ? 1 : 0));
-    return family == Q4K ? FMK_Q4K_UNIT : FMK_Q6K_UNIT;
+    return NARROW<family> ? 16 * step + 4 * t : 32 * (step / 2) + 8 * t + 4 * (step % 2);
 }
 
 /* What rows g and g + 8 need besides their codes; loaded once for the tiles of a unit. */
 template <int family> struct unit_headers;
 template <> struct unit_headers<INT4> {};
+template <> struct unit_headers<INT4_T64> {};
 template <> struct unit_headers<Q4K> { struct q4k_header row[2]; };
 template <> struct unit_headers<Q6K> { struct q6k_header row[2]; };
 
 __device__ __forceinline__ void load_headers(const uint8_t *, int, struct unit_headers<INT4> &) {}
+__device__ __forceinline__ void load_headers(const uint8_t *, int, struct unit_headers<INT4_T64> &) {}
 
 __device__ __forceinline__ void load_headers(const uint8_t *unit, int g, struct unit_headers<Q4K> &h) {
     h.row[0] = q4k_header(unit, g);
@@ -143,8 +166,26 @@ struct lane_codes {
     uint2 high; /* q6_k: of steps 0 and 1, 2 and 3 */
 };
 
+/* Two words of t64, of pairs of k 2 t and 2 t + 8, and of 2 t + 2 and 2 t + 10: four neighbours of the first
+ * or, `second`, of the last. */
+__device__ __forceinline__ uint32_t join_pairs(uint32_t even, uint32_t odd, bool second) {
+    return __byte_perm(even, odd, second ? 0x7351 : 0x6240);
+}
+
+/* Four neighbours of each step, of what two lanes of the row have. */
+__device__ __forceinline__ uint4 join_lanes(const uint8_t *tile, int lane) {
+    const uint8_t *from = tile + 16 * (lane & ~3) + 32 * (lane & 1);
+    uint4 even = load_16(from), odd = load_16(from + 16);
+    bool second = lane & 2;
+    return make_uint4(join_pairs(even.x, odd.x, second), join_pairs(even.y, odd.y, second),
+                      join_pairs(even.z, odd.z, second), join_pairs(even.w, odd.w, second));
+}
+
+/* `panel`: of 16 rows, in the block. */
 template <int family>
-__device__ __forceinline__ struct lane_codes load_codes(const uint8_t *unit, int tile, int lane) {
+__device__ __forceinline__ struct lane_codes load_codes(const uint8_t *unit, int panel, int tile, int lane) {
+    if (family == INT4_T64)
+        return {join_lanes(unit + FMK_INT4_UNIT_CODES * panel + FMK_T16_TILE * tile, lane), {0, 0}};
     struct lane_codes codes = {load_stream(unit + FMK_T16_TILE * tile + 16 * lane), {0, 0}};
     if (family == Q6K)
         codes.high =
@@ -171,18 +212,31 @@ __device__ __forceinline__ void q6k_step(float scale, uint32_t word, uint32_t hi
         w[i] = mul_rn(scale, w[i]);
 }
 
-/* `tile` counts from the unit's first. */
-__device__ __forceinline__ void decode_fragment(const struct fmk_linear_part &part, const uint8_t *unit,
-                                                const struct unit_headers<INT4> &, int g, int tile,
-                                                const struct lane_codes &codes, struct fragment &f) {
+/* `g` is the row g in the block, `tile` counts from the unit's first. */
+template <int family>
+__device__ __forceinline__ void decode_int4_fragment(const struct fmk_linear_part &part, const uint8_t *unit,
+                                                     int g, int tile, const struct lane_codes &codes,
+                                                     struct fragment &f) {
 #pragma unroll
     for (int row = 0; row < 2; row++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            struct int4_group group = int4_group(part, unit, g + 8 * row, 2 * tile + half);
+            struct int4_group group = int4_group<family>(part, unit, g + 8 * row, 2 * tile + half);
             int4_step(group, word_of(codes.low, 2 * half) >> 4 * row, f.w[row] + 8 * half);
             int4_step(group, word_of(codes.low, 2 * half + 1) >> 4 * row, f.w[row] + 8 * half + 4);
         }
+}
+
+__device__ __forceinline__ void decode_fragment(const struct fmk_linear_part &part, const uint8_t *unit,
+                                                const struct unit_headers<INT4> &, int g, int tile,
+                                                const struct lane_codes &codes, struct fragment &f) {
+    decode_int4_fragment<INT4>(part, unit, g, tile, codes, f);
+}
+
+__device__ __forceinline__ void decode_fragment(const struct fmk_linear_part &part, const uint8_t *unit,
+                                                const struct unit_headers<INT4_T64> &, int g, int tile,
+                                                const struct lane_codes &codes, struct fragment &f) {
+    decode_int4_fragment<INT4_T64>(part, unit, g, tile, codes, f);
 }
 
 __device__ __forceinline__ void decode_fragment(const struct fmk_linear_part &, const uint8_t *,
@@ -213,19 +267,26 @@ __device__ __forceinline__ void decode_fragment(const struct fmk_linear_part &, 
 
 /* ---- quads: weights k .. k+3 of one row, k a multiple of 4 ---- */
 
-/* `panel` is where the row's panel begins. */
+/* `block` is where the row's block begins, `row` is counted from there. */
 template <int family>
-__device__ __forceinline__ void decode_quad(const struct fmk_linear_part &part, const uint8_t *panel, int row,
+__device__ __forceinline__ void decode_quad(const struct fmk_linear_part &part, const uint8_t *block, int row,
                                             int32_t k, float w[4]) {
-    const uint8_t *unit = panel + (int64_t)(k / UNIT_K<family>)*unit_bytes<family>(part);
+    const uint8_t *unit = block + (int64_t)(k / UNIT_K<family>)*unit_bytes<family>(part);
     k %= UNIT_K<family>;
     int tile = k / 64, in_tile = k % 64;
-    int step = family == Q6K ? in_tile / 16 : in_tile / 32 * 2 + in_tile % 8 / 4;
-    int lane = 4 * (row % 8) + (family == Q6K ? in_tile % 16 / 4 : in_tile % 32 / 8);
-    const uint32_t *words = (const uint32_t *)(unit + FMK_T16_TILE * tile);
-    uint32_t word = words[4 * lane + step] >> 4 * (row / 8);
-    if (family == INT4) {
-        int4_step(int4_group(part, unit, row, k / 32), word, w);
+    int step = NARROW<family> ? in_tile / 16 : in_tile / 32 * 2 + in_tile % 8 / 4;
+    int lane = 4 * (row % 8) + (NARROW<family> ? in_tile % 16 / 4 : in_tile % 32 / 8);
+    const uint32_t *words = (const uint32_t *)(unit + row / 16 * FMK_INT4_UNIT_CODES + FMK_T16_TILE * tile);
+    uint32_t word;
+    if (family == INT4_T64) {
+        const uint32_t *even = words + 4 * (lane & ~3) + 8 * (lane & 1) + step;
+        word = join_pairs(even[0], even[4], lane & 2);
+    } else {
+        word = words[4 * lane + step];
+    }
+    word >>= row % 16 / 8 * 4;
+    if constexpr (family == INT4 || family == INT4_T64) {
+        int4_step(int4_group<family>(part, unit, row, k / 32), word, w);
     } else if (family == Q4K) {
         struct q4k_header header = q4k_header(unit, row);
         q4k_step(q4k_scale(header, k / 32), q4k_min(header, k / 32), word, w);

@@ -136,7 +136,7 @@ static fmk_status shape_part(struct build *build, int32_t i, struct fmk_packed *
     const struct fmk_source *source = &build->sources[i];
     bool borrow = may_borrow(build->ctx, build->desc, source);
     *packed = (struct fmk_packed){
-        .layout = fmk_layout_choose(build->ctx->backend->id, build->ctx->features, source->family, borrow),
+        .layout = fmk_layout_choose(build->ctx->backend->id, build->ctx->features, source, borrow),
         .n = source->n,
         .k = source->k,
         .experts = source->experts,

@@ -1,4 +1,5 @@
-/* For tests: single weights of the t16 layouts, found by the words of kernels/layout.h alone, bit by bit. */
+/* For tests: single weights of the t16 layouts and t64, found by the words of kernels/layout.h alone, bit by
+ * bit. */
 #ifndef T16_H
 #define T16_H
 
@@ -35,6 +36,23 @@ static inline double t16_int4(const uint8_t *unit, int32_t chunks, fmk_dtype dty
     const uint8_t *scales = unit + FMK_INT4_UNIT_CODES, *zeros = scales + 4 / chunks * 16 * ref_size(dtype);
     return ref_number(dtype, scales + at * ref_size(dtype)) *
            (t16_code(unit, true, row, k) - (has_zeros ? zeros[at] : 8));
+}
+
+/* Of t64, with the row in its panel of 16. */
+static inline struct t16_nibble t64_find(int row, int64_t k) {
+    int in = (int)(k % 16), t = in % 8 / 2, nibble = 2 * (in / 8) + row / 8 + 4 * (in % 2);
+    int64_t word = 128 * (k / 64) + 4 * (4 * (row % 8) + t) + k % 64 / 16;
+    return (struct t16_nibble){4 * word + nibble / 2, 4 * (nibble % 2)};
+}
+
+/* Of row 0..63 and a k of the unit. */
+static inline double t64_int4(const uint8_t *unit, int32_t chunks, fmk_dtype dtype, bool has_zeros, int row,
+                              int64_t k) {
+    struct t16_nibble nibble = t64_find(row % 16, k);
+    const uint8_t *scales = unit + 4096, *zeros = scales + 2 * 64 * (4 / chunks);
+    int code = unit[1024 * (row / 16) + nibble.byte] >> nibble.shift & 15;
+    int64_t at = 64 * (k / 32 / chunks) + 8 * (row % 8) + 2 * (row / 16) + row % 16 / 8;
+    return ref_number(dtype, scales + 2 * at) * (code - (has_zeros ? zeros[at] : 8));
 }
 
 static inline double t16_q4k(const uint8_t *unit, int row, int64_t k) {

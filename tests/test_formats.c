@@ -641,11 +641,11 @@ static void test_without_data(void **state) {
 
 static void test_layout_table(void **state) {
     (void)state;
-    for (int32_t id = FMK_LAYOUT_DENSE_ROWS; id <= FMK_LAYOUT_INT4_X16; id++)
+    for (int32_t id = FMK_LAYOUT_DENSE_ROWS; id <= FMK_LAYOUT_INT4_T64; id++)
         assert_int_equal(fmk_layout_by_id(id)->id, id);
     assert_null(fmk_layout_by_id(0));
     assert_null(fmk_layout_by_id(-1));
-    assert_null(fmk_layout_by_id(FMK_LAYOUT_INT4_X16 + 1));
+    assert_null(fmk_layout_by_id(FMK_LAYOUT_INT4_T64 + 1));
     static const struct {
         fmk_backend backend;
         uint32_t features;
@@ -669,15 +669,24 @@ static void test_layout_table(void **state) {
          false,
          {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T16, FMK_LAYOUT_Q4_K_T16, FMK_LAYOUT_Q6_K_T16}},
         {FMK_BACKEND_CUDA,
+         UINT32_MAX,
+         false,
+         {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T64, FMK_LAYOUT_Q4_K_T16, FMK_LAYOUT_Q6_K_T16}},
+        {FMK_BACKEND_CUDA,
          0,
          true,
          {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T16, FMK_LAYOUT_Q4_K_T16, FMK_LAYOUT_Q6_K_T16}},
     };
     for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++)
-        for (enum fmk_family family = FMK_FAMILY_DENSE; family <= FMK_FAMILY_Q6_K; family++)
+        for (enum fmk_family family = FMK_FAMILY_DENSE; family <= FMK_FAMILY_Q6_K; family++) {
+            struct fmk_source source = {.family = family, .part.scales.dtype = FMK_F16};
             assert_int_equal(
-                fmk_layout_choose(choices[i].backend, choices[i].features, family, choices[i].borrow)->id,
+                fmk_layout_choose(choices[i].backend, choices[i].features, &source, choices[i].borrow)->id,
                 choices[i].want[family]);
+        }
+    struct fmk_source floats = {.family = FMK_FAMILY_INT4, .part.scales.dtype = FMK_F32};
+    assert_int_equal(fmk_layout_choose(FMK_BACKEND_CUDA, UINT32_MAX, &floats, false)->id,
+                     FMK_LAYOUT_INT4_T16);
 }
 
 int main(void) {

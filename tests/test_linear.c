@@ -67,6 +67,68 @@ static void test_formats(void **state) {
     close_bench(&b);
 }
 
+/* So many k that a block of the kernels for few tokens cannot hold all of its activations. */
+static void test_long_rows(void **state) {
+    (void)state;
+    if (!on_gpu()) /* where roundings of activations count, so few outputs do not average them */
+        skip();
+    enum { N = 20, K = 40064, M = 13 };
+    struct ref_rng rng = ref_rng_start("linear/long");
+    struct bench b = open_bench(2);
+    const struct ref_spec spec = {.format = FMK_FORMAT_GPTQ, .n = N, .k = K, .group_size = 128};
+    struct ref_weight part;
+    ref_make(&part, &spec, &rng);
+    fmk_weight *weight = make_weight(&b, &part, 1, 0);
+    for (int t = 0; t < 3; t++) {
+        struct matrix in = random_matrix(types[t], M, K, K, &rng), out = matrix(FMK_F32, M, N, N);
+        double *want = expect(&part, 1, &in, M, N);
+        fmk_linear_args args = args_of(&in, &out, M);
+        OK(call(&b, weight, &args, true));
+        assert_close(&out, want, bound_of(0, in.type, out.type, M, K), "long rows");
+        free(want);
+        free_matrix(&in);
+        free_matrix(&out);
+    }
+    fmk_weight_destroy(weight, b.queue);
+    ref_free(&part);
+    close_bench(&b);
+}
+
+/* More rows than there are multiprocessors, and K of which warps come to the same pieces in every strip. */
+static void test_many_strips(void **state) {
+    (void)state;
+    if (!on_gpu())
+        skip();
+    enum { N = 392, K = 2048 };
+    static const int counts[] = {1, 3, 8};
+    struct ref_rng rng = ref_rng_start("linear/strips");
+    struct bench b = open_bench(2);
+    for (int zeros = 0; zeros < 2; zeros++) {
+        const struct ref_spec spec = {.format = FMK_FORMAT_GPTQ,
+                                      .n = N,
+                                      .k = K,
+                                      .group_size = 128,
+                                      .zeros = zeros ? REF_ZEROS_RANDOM : REF_ZEROS_ABSENT};
+        struct ref_weight part;
+        ref_make(&part, &spec, &rng);
+        fmk_weight *weight = make_weight(&b, &part, 1, 0);
+        for (int i = 0; i < 3; i++) {
+            int m = counts[i];
+            struct matrix in = random_matrix(FMK_F16, m, K, K, &rng), out = matrix(FMK_F32, m, N, N);
+            double *want = expect(&part, 1, &in, m, N);
+            fmk_linear_args args = args_of(&in, &out, m);
+            OK(call(&b, weight, &args, true));
+            assert_close(&out, want, bound_of(0, in.type, out.type, m, K), "many strips");
+            free(want);
+            free_matrix(&in);
+            free_matrix(&out);
+        }
+        fmk_weight_destroy(weight, b.queue);
+        ref_free(&part);
+    }
+    close_bench(&b);
+}
+
 /* A merged projection whose parts differ in format, and with biases. */
 static void test_parts(void **state) {
     (void)state;
@@ -454,6 +516,8 @@ static void test_many_rows(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_long_rows),
+        cmocka_unit_test(test_many_strips),
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_addend),
         cmocka_unit_test(test_glu),

@@ -63,6 +63,7 @@ static fmk_status describe_device(struct fmk_context *ctx) {
         {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major},
         {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor},
         {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &cuda->multiprocessors},
+        {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &cuda->shared_bytes},
         {CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &cache},
     };
     CUresult result = driver->DeviceTotalMem(&memory, cuda->device);
@@ -90,6 +91,10 @@ static void choose_features(struct fmk_context *ctx, const char *disable) {
     uint32_t off = fmk_cuda_features_of(disable);
     if (cuda->capability >= 90)
         ctx->features |= FMK_CUDA_SM90;
+    if (cuda->capability == 90 && !(off & FMK_CUDA_SM90))
+        ctx->features |= FMK_CUDA_SM90A;
+    if (cuda->capability >= 90 && cuda->capability < 120)
+        ctx->features |= FMK_CUDA_FAST_GEMM;
     if (!(off & FMK_CUDA_CUBLAS) && (cuda->cublas = fmk_cublas_open()))
         ctx->features |= FMK_CUDA_CUBLAS;
     else if (!(off & FMK_CUDA_CUBLAS))

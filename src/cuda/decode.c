@@ -6,7 +6,7 @@
 #include "../../kernels/layout.h"
 #include "device.h"
 
-/* The part from a row on (a multiple of 16, in the t16 layouts), as the kernels see it. */
+/* The part from a row on (a multiple of the layout's panels), as the kernels see it. */
 static struct fmk_linear_part part_of(const struct fmk_packed *part, int32_t expert, int64_t row,
                                       int64_t rows) {
     int64_t panel = row / part->layout->panel_rows;
@@ -62,9 +62,12 @@ static fmk_status decode_units(struct fmk_queue *queue, const struct request *r)
         .factor = factor_of(r),
     };
     int64_t panels = (r->rows + FMK_T16_ROWS - 1) / FMK_T16_ROWS;
-    struct fmk_cuda_grid grid = {(uint32_t)(panels * args.blocks_per_panel), 1, 1, 32 * FMK_DECODE_WARPS};
-    int32_t kernel = FMK_DECODE_INT4 + (int32_t)(r->part->layout->family - FMK_FAMILY_INT4);
-    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, sizeof args, false);
+    struct fmk_cuda_grid grid = {
+        (uint32_t)(panels * args.blocks_per_panel), 1, 1, 32 * FMK_DECODE_WARPS, 0, 0};
+    int32_t kernel = r->part->layout->id == FMK_LAYOUT_INT4_T64
+                         ? FMK_DECODE_INT4_T64
+                         : FMK_DECODE_INT4 + (int32_t)(r->part->layout->family - FMK_FAMILY_INT4);
+    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, false);
 }
 
 /* The kernel that writes row by row, for `count` rows. */
@@ -85,9 +88,11 @@ static fmk_status write_rows(struct fmk_queue *queue, const struct request *r, c
     };
     if (r->natural && r->part->k_index)
         args.part.k_index = r->part->k_index + r->expert * r->part->k_packed;
-    struct fmk_cuda_grid grid = {(uint32_t)count, 1, 1, FMK_LOOKUP_THREADS};
-    int32_t kernel = FMK_ROWS_DENSE + (int32_t)(r->part->layout->family - FMK_FAMILY_DENSE);
-    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, sizeof args, false);
+    struct fmk_cuda_grid grid = {(uint32_t)count, 1, 1, FMK_LOOKUP_THREADS, 0, 0};
+    int32_t kernel = r->part->layout->id == FMK_LAYOUT_INT4_T64
+                         ? FMK_ROWS_INT4_T64
+                         : FMK_ROWS_DENSE + (int32_t)(r->part->layout->family - FMK_FAMILY_DENSE);
+    return fmk_cuda_launch(queue, FMK_MODULE_DECODE, kernel, grid, &args, false);
 }
 
 static fmk_status make(struct fmk_queue *queue, const struct request *r) {

@@ -19,6 +19,7 @@ struct fmk_cuda {
     bool primary;       /* retained by us, not the caller's */
     int32_t capability; /* 90 */
     int32_t multiprocessors;
+    int32_t shared_bytes;            /* that a block can have at most */
     const struct fmk_cublas *cublas; /* NULL: none, or switched off */
     atomic_int lost;                 /* the CUresult of a sticky error, else 0 */
     pthread_mutex_t lock;            /* of what follows; never taken by fmk_linear */

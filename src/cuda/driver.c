@@ -58,6 +58,8 @@ static const struct {
     {"cuModuleLoadData", 2000, offsetof(struct fmk_driver, ModuleLoadData)},
     {"cuModuleGetFunction", 2000, offsetof(struct fmk_driver, ModuleGetFunction)},
     {"cuModuleUnload", 2000, offsetof(struct fmk_driver, ModuleUnload)},
+    {"cuFuncSetAttribute", 9000, offsetof(struct fmk_driver, FuncSetAttribute)},
+    {"cuTensorMapEncodeTiled", 12000, offsetof(struct fmk_driver, TensorMapEncodeTiled)},
     {"cuLaunchKernel", 4000, offsetof(struct fmk_driver, LaunchKernel)},
     {"cuLaunchKernelEx", 11060, offsetof(struct fmk_driver, LaunchKernelEx)},
 };

@@ -55,6 +55,12 @@ struct fmk_driver {
     CUresult (*ModuleLoadData)(CUmodule *module, const void *image);
     CUresult (*ModuleGetFunction)(CUfunction *function, CUmodule module, const char *name);
     CUresult (*ModuleUnload)(CUmodule module);
+    CUresult (*FuncSetAttribute)(CUfunction function, CUfunction_attribute attribute, int value);
+    CUresult (*TensorMapEncodeTiled)(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank,
+                                     void *address, const cuuint64_t *sizes, const cuuint64_t *strides,
+                                     const cuuint32_t *box, const cuuint32_t *element_strides,
+                                     CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                     CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill);
     CUresult (*LaunchKernel)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                              unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                              CUstream stream, void **params, void **extra);

@@ -8,6 +8,7 @@ static const struct {
     const char *name;
 } words[] = {
     {FMK_CUDA_SM90, "sm90"},
+    {FMK_CUDA_SM90A, "sm90a"},
     {FMK_CUDA_CUBLAS, "cublas"},
 };
 enum { WORDS = sizeof words / sizeof words[0] };

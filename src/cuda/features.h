@@ -7,7 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum fmk_cuda_feature { FMK_CUDA_SM90 = 1, FMK_CUDA_CUBLAS = 2 };
+enum fmk_cuda_feature {
+    FMK_CUDA_SM90 = 1, /* compute capability 9.0 and later */
+    FMK_CUDA_CUBLAS = 2,
+    FMK_CUDA_SM90A = 4,    /* 9.0 itself, without which there is none */
+    FMK_CUDA_FAST_GEMM = 8 /* cuBLAS has instructions twice as fast as mma.sync: 9.0, 10.x; has no word */
+};
 
 /* The features that a list like "sm90,cublas" (or NULL) names; other words count as nothing. */
 uint32_t fmk_cuda_features_of(const char *list);

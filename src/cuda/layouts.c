@@ -1,16 +1,18 @@
-/* The numbers of the t16 layouts (kernels/layout.h): panels of 16 rows, units of 128 or 256 k. */
+/* The numbers of the t16 layouts and t64 (kernels/layout.h): panels of 16 or 64 rows, units of 128 or 256 k.
+ */
 #include "layouts.h"
 
 #include "../../kernels/layout.h"
 #include "../abi.h"
 #include "../formats/int4_groups.h"
+#include "features.h"
 
 /* Fills in the sizes that follow from the numbers already there and the bytes of a panel; false on overflow.
  */
 static bool set_sizes(struct fmk_packed *packed, int64_t n, int32_t experts, int64_t units, int64_t unit) {
-    int64_t panel, expert, all;
+    int64_t panel, expert, all, rows = packed->layout->panel_rows;
     if (n < 1 || n > INT32_MAX || experts < 1 || !fmk_mul(units, unit, &panel) ||
-        !fmk_mul((n + FMK_T16_ROWS - 1) / FMK_T16_ROWS, panel, &expert) || !fmk_mul(expert, experts, &all))
+        !fmk_mul((n + rows - 1) / rows, panel, &expert) || !fmk_mul(expert, experts, &all))
         return false;
     packed->stride = (uint64_t)panel;
     packed->expert_stride = (uint64_t)expert;
@@ -20,7 +22,7 @@ static bool set_sizes(struct fmk_packed *packed, int64_t n, int32_t experts, int
 
 /* Whether the sizes are those that follow from the other numbers. */
 static bool sizes_follow(const struct fmk_packed *packed, int64_t units, int64_t unit) {
-    struct fmk_packed own;
+    struct fmk_packed own = {.layout = packed->layout};
     return set_sizes(&own, packed->n, packed->experts, units, unit) && packed->stride == own.stride &&
            packed->expert_stride == own.expert_stride && packed->bytes == own.bytes;
 }
@@ -28,7 +30,13 @@ static bool sizes_follow(const struct fmk_packed *packed, int64_t units, int64_t
 /* ---- int4 ---- */
 
 static int64_t int4_unit(const struct fmk_packed *packed) {
-    return FMK_INT4_UNIT(packed->chunks, fmk_dtype_size(packed->dtype), packed->has_zeros);
+    return packed->layout->panel_rows / FMK_T16_ROWS *
+           FMK_INT4_UNIT(packed->chunks, fmk_dtype_size(packed->dtype), packed->has_zeros);
+}
+
+/* A bulk copy of 64 rows with scales of four bytes would be no faster than t16's. */
+static bool has_short_scales(const struct fmk_source *source) {
+    return source->part.scales.dtype == FMK_F16 || source->part.scales.dtype == FMK_BF16;
 }
 
 static bool int4_shape(const struct fmk_source *source, struct fmk_packed *packed, bool *index) {
@@ -44,7 +52,8 @@ static bool int4_shape(const struct fmk_source *source, struct fmk_packed *packe
 }
 
 static bool int4_valid(const struct fmk_packed *packed) {
-    if (packed->dtype != FMK_F16 && packed->dtype != FMK_BF16 && packed->dtype != FMK_F32)
+    bool wide = packed->dtype == FMK_F32 && packed->layout->id == FMK_LAYOUT_INT4_T16;
+    if (packed->dtype != FMK_F16 && packed->dtype != FMK_BF16 && !wide)
         return false;
     if (packed->chunks != 1 && packed->chunks != 2 && packed->chunks != 4)
         return false;
@@ -68,6 +77,21 @@ const struct fmk_layout fmk_layout_int4_t16 = {
     .range = true,
     .panel_rows = FMK_T16_ROWS,
     .k_multiple = FMK_INT4_UNIT_K,
+    .shape = int4_shape,
+    .valid = int4_valid,
+    .index = int4_index,
+};
+
+const struct fmk_layout fmk_layout_int4_t64 = {
+    .id = FMK_LAYOUT_INT4_T64,
+    .name = "int4.t64",
+    .backends = 1u << FMK_BACKEND_CUDA,
+    .needs = FMK_CUDA_SM90 | FMK_CUDA_SM90A,
+    .family = FMK_FAMILY_INT4,
+    .range = true,
+    .panel_rows = FMK_T64_ROWS,
+    .k_multiple = FMK_INT4_UNIT_K,
+    .takes = has_short_scales,
     .shape = int4_shape,
     .valid = int4_valid,
     .index = int4_index,

@@ -2,14 +2,19 @@
 #include "linear.h"
 
 #include "../../kernels/dense_one.h"
+#include "../../kernels/layout.h"
 #include "../../kernels/plain.h"
 #include "../abi.h"
 #include "../error.h"
 #include "cublas.h"
 #include "decode.h"
 #include "device.h"
+#include "few.h"
+#include "many.h"
+#include "once.h"
 #include "plan.h"
 #include "rows.h"
+#include "wgmma.h"
 
 /* What the steps of a slab have in common. Rows are numbered as the call numbers them, or where they are
  * routed by their place in the slab's list: `base` is the number that the workspace's first row has. */
@@ -132,7 +137,7 @@ static fmk_status gather(struct slab *slab, const struct fmk_cuda_form *form) {
         .planes = form->planes,
         .zero_rest = plan->gemm,
     };
-    return fmk_cuda_gather_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_gather_rows(&slab->order, &args, (uint32_t)plan->num_tiles, slab->experts);
 }
 
 /* ---- multiply: our kernels ---- */
@@ -215,7 +220,7 @@ static void point_at_activations(const struct slab *slab, const struct fmk_cuda_
         args->in_stride = form->width;
         args->expert_in_stride = slab->rows * form->width;
         args->plane_stride = slab->rows * (int64_t)slab->experts * form->width;
-        args->k = (int32_t)(form->index || product->path <= FMK_CUDA_MMA ? form->width : plan->w->k);
+        args->k = (int32_t)(form->index || product->path < FMK_CUDA_PLAIN ? form->width : plan->w->k);
     }
 }
 
@@ -278,7 +283,81 @@ static fmk_status launch_mma(struct slab *slab, const struct fmk_cuda_product *p
     uint32_t y = row_blocks(slab, tile);
     return fmk_cuda_enqueue(&slab->order, modules[part->layout->family], kernel,
                             walkers(slab, blocks, variants[variant].resident, y), y, slab->experts,
-                            (uint32_t)variants[variant].threads, args, sizeof *args);
+                            (uint32_t)variants[variant].threads, args);
+}
+
+static fmk_status launch_once(struct slab *slab, uint32_t y, const struct fmk_linear_kernel_args *linear) {
+    int32_t tile = slab->plan->tile;
+    struct fmk_once_args args = {.linear = *linear};
+    struct fmk_cuda_grid grid = {.y = y, .z = slab->experts};
+    bool early = slab->order.early;
+    int32_t kernel = fmk_once_share(fmk_cuda_of(slab->order.queue->ctx), tile, early, &args, &grid) +
+                     (linear->in_type == FMK_BF16 ? FMK_ONCE_BF16 : 0);
+    slab->order.early = true;
+    return fmk_cuda_launch(slab->order.queue, FMK_MODULE_INT4_ONCE, kernel, grid, &args, early);
+}
+
+static fmk_status launch_few(struct slab *slab, const struct fmk_cuda_product *product,
+                             const struct fmk_linear_kernel_args *linear) {
+    const struct fmk_cuda_plan *plan = slab->plan;
+    const struct fmk_cuda_form *form = &plan->forms[product->form];
+    const struct fmk_packed *part = &plan->w->parts[product->parts[0]];
+    const bool floats = form->type == FMK_F32, any = fmk_cuda_any_groups(part);
+    uint32_t y = row_blocks(slab, plan->tile);
+    struct fmk_few_args args = {.linear = *linear};
+    struct fmk_few_product shape = {
+        .units = part->k_packed / FMK_INT4_UNIT_K,
+        .tiles = slab->experts * (plan->routed ? fmk_min(y, slab->rows) : y),
+        .tokens = plan->tile,
+        .planes = floats ? 3 : 1,
+        .row = form->direct && form->index && !floats ? 2 * plan->w->k : 0,
+        .exact_tiles = !plan->routed || plan->tile == 1,
+        .any = any,
+        .glu = product->glu,
+        .invariant = slab->args->flags & FMK_LINEAR_BATCH_INVARIANT,
+    };
+    for (int32_t i = 0; i < product->num_parts; i++) {
+        part = &plan->w->parts[product->parts[i]];
+        shape.unit = fmk_max(shape.unit, FMK_T64_UNIT(part->chunks, part->has_zeros));
+        if (i == 0 || !product->glu)
+            shape.blocks += (part->n + FMK_T64_ROWS - 1) / FMK_T64_ROWS;
+        if (!form->direct)
+            args.linear.part[i].k_index = NULL; /* activations are in packed order */
+    }
+    if (!floats && !shape.invariant &&
+        fmk_once_serves(fmk_cuda_of(slab->order.queue->ctx), &args.linear, plan->tile))
+        return launch_once(slab, y, &args.linear);
+    int32_t kernel = (plan->tile == 1   ? FMK_FEW_1
+                      : plan->tile == 8 ? FMK_FEW_8
+                                        : FMK_FEW_16) +
+                     (floats                   ? FMK_FEW_F32
+                      : form->type == FMK_BF16 ? FMK_FEW_BF16
+                                               : 0) +
+                     (any ? FMK_FEW_ANY : 0);
+    struct fmk_cuda_grid grid = {.y = y, .z = slab->experts};
+    fmk_few_share(fmk_cuda_of(slab->order.queue->ctx), &shape, &args, &grid);
+    bool early = slab->order.early;
+    slab->order.early = true;
+    return fmk_cuda_launch(slab->order.queue, FMK_MODULE_INT4_FEW, kernel, grid, &args, early);
+}
+
+static fmk_status launch_wgmma(struct slab *slab, const struct fmk_cuda_product *product,
+                               const struct fmk_linear_kernel_args *linear) {
+    struct fmk_wgmma_args args = {.linear = *linear, .experts = (int32_t)slab->experts};
+    if (slab->plan->room)
+        args.room = at(slab, slab->plan->at_room);
+    for (int32_t i = 0; i < product->num_parts; i++)
+        args.range[i] = (const float *)slab->plan->w->parts[product->parts[i]].range;
+    return fmk_wgmma_launch(&slab->order, &args);
+}
+
+static fmk_status launch_many(struct slab *slab, const struct fmk_cuda_product *product,
+                              const struct fmk_linear_kernel_args *linear) {
+    const struct fmk_packed *part = &slab->plan->w->parts[product->parts[0]];
+    struct fmk_many_args args = {.linear = *linear};
+    for (int32_t i = 0; i < product->num_parts; i++)
+        args.range[i] = (const float *)slab->plan->w->parts[product->parts[i]].range;
+    return fmk_many_launch(&slab->order, &args, slab->experts, fmk_cuda_any_groups(part));
 }
 
 static fmk_status launch_one(struct slab *slab, const struct fmk_cuda_product *product,
@@ -291,19 +370,19 @@ static fmk_status launch_one(struct slab *slab, const struct fmk_cuda_product *p
         blocks = (args->part[0].n + FMK_DENSE_ONE_ROWS / 2 - 1) / (FMK_DENSE_ONE_ROWS / 2);
     return fmk_cuda_enqueue(&slab->order, FMK_MODULE_DENSE_ONE,
                             3 * (weights - FMK_F16) + args->in_type - FMK_F16, (uint32_t)blocks,
-                            row_blocks(slab, 1), slab->experts, FMK_DENSE_ONE_THREADS, args, sizeof *args);
+                            row_blocks(slab, 1), slab->experts, FMK_DENSE_ONE_THREADS, args);
 }
 
 static fmk_status launch_plain(struct slab *slab, const struct fmk_cuda_product *product,
                                const struct fmk_linear_kernel_args *args) {
-    int32_t families = FMK_PLAIN_KERNELS / 2, family = slab->plan->w->parts[product->parts[0]].layout->family;
+    const struct fmk_layout *layout = slab->plan->w->parts[product->parts[0]].layout;
+    int32_t kernel = layout->id == FMK_LAYOUT_INT4_T64 ? FMK_PLAIN_INT4_T64 : (int32_t)layout->family;
     int64_t blocks = 0;
     for (int32_t i = 0; i < (product->glu ? 1 : args->num_parts); i++)
         blocks += FMK_PLAIN_BLOCKS((int64_t)args->part[i].n);
-    return fmk_cuda_enqueue(&slab->order, FMK_MODULE_PLAIN,
-                            family + (product->path == FMK_CUDA_DOUBLE ? families : 0), (uint32_t)blocks,
-                            row_blocks(slab, FMK_PLAIN_TOKENS), slab->experts, FMK_PLAIN_THREADS, args,
-                            sizeof *args);
+    return fmk_cuda_enqueue(
+        &slab->order, FMK_MODULE_PLAIN, kernel + (product->path == FMK_CUDA_DOUBLE ? FMK_PLAIN_DOUBLE : 0),
+        (uint32_t)blocks, row_blocks(slab, FMK_PLAIN_TOKENS), slab->experts, FMK_PLAIN_THREADS, args);
 }
 
 static fmk_status multiply(struct slab *slab, const struct fmk_cuda_product *product) {
@@ -333,6 +412,12 @@ static fmk_status multiply(struct slab *slab, const struct fmk_cuda_product *pro
     point_at_activations(slab, product, &args);
     if (product->path == FMK_CUDA_ONE)
         return launch_one(slab, product, &args);
+    if (product->path == FMK_CUDA_MANY)
+        return launch_many(slab, product, &args);
+    if (product->path == FMK_CUDA_FEW)
+        return launch_few(slab, product, &args);
+    if (product->path == FMK_CUDA_WGMMA)
+        return launch_wgmma(slab, product, &args);
     return product->path == FMK_CUDA_MMA ? launch_mma(slab, product, &args)
                                          : launch_plain(slab, product, &args);
 }
@@ -403,7 +488,7 @@ static fmk_status finish(struct slab *slab, const struct fmk_packed *part, const
         .expert_out_stride = plan->call->routing.expert_out_stride,
         .epilogue = epilogue(slab),
     };
-    return fmk_cuda_finish_rows(&slab->order, &args, row_blocks(slab, FMK_ROWS_BLOCK), slab->experts);
+    return fmk_cuda_finish_rows(&slab->order, &args, (uint32_t)plan->num_tiles, slab->experts);
 }
 
 /* One part without an activation. */

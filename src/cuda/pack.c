@@ -137,9 +137,8 @@ static fmk_status move_rows(struct fmk_pack *pack, int64_t expert, uint64_t to) 
             return status;
         args.from = (const uint8_t *)(uintptr_t)(args.order ? from : from + (uint64_t)row * file_row);
         args.to = (uint8_t *)(uintptr_t)(to + (uint64_t)row * packed->stride);
-        struct fmk_cuda_grid grid = {(uint32_t)rows, 1, 1, FMK_PACK_COPY_THREADS};
-        status = fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_ROWS, grid, &args, sizeof args,
-                                 false);
+        struct fmk_cuda_grid grid = {(uint32_t)rows, 1, 1, FMK_PACK_COPY_THREADS, 0, 0};
+        status = fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_ROWS, grid, &args, false);
         if (!status)
             status = fmk_pack_advance(pack, (uint64_t)rows * packed->stride);
     }
@@ -185,9 +184,11 @@ static fmk_status pack_blocks(struct fmk_pack *pack, int64_t expert, int64_t row
         (uint32_t)((rows + FMK_T16_ROWS - 1) / FMK_T16_ROWS),
         1,
         32 * FMK_PACK_WARPS,
+        0,
+        0,
     };
     fmk_status status = fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, q4k ? FMK_PACK_Q4K : FMK_PACK_Q6K,
-                                        grid, args, sizeof *args, false);
+                                        grid, args, false);
     return status ? status : fmk_pack_advance(pack, grid.y * packed->stride);
 }
 

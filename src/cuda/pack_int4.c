@@ -171,25 +171,35 @@ static fmk_status send_slice(struct slice *s, bool in_place, struct fmk_pack_int
     return fmk_stage_send(&s->pack->stage, &piece, piece.host, (uint64_t)bytes);
 }
 
+/* Of 16 rows; the last slice fills up the layout's last panel. */
+static int64_t panels_of(const struct slice *s) {
+    int64_t rows = s->rows;
+    if (s->row + rows == s->pack->fill->source->n)
+        rows = fmk_round_up(s->row + rows, s->pack->fill->packed->layout->panel_rows) - s->row;
+    return (rows + FMK_T16_ROWS - 1) / FMK_T16_ROWS;
+}
+
 static fmk_status pack_slice(struct slice *s) {
     struct fmk_pack *pack = s->pack;
     const struct fmk_source *source = pack->fill->source;
     const struct fmk_packed *packed = pack->fill->packed;
     bool in_place = fmk_pack_in_place(pack);
     struct fmk_pack_int4_args args = {
-        .out = (uint8_t *)(uintptr_t)packed->data + (uint64_t)s->expert * packed->expert_stride +
-               (uint64_t)(s->row / FMK_T16_ROWS) * packed->stride,
+        .out = (uint8_t *)(uintptr_t)packed->data + (uint64_t)s->expert * packed->expert_stride,
         .k_index = packed->k_index ? packed->k_index + s->expert * packed->k_packed : NULL,
         .largest = (float *)(uintptr_t)packed->range,
         .stride = packed->stride,
         .marlin = s->form == MARLIN,
         .aligned = 1,
+        .first_panel = (int32_t)(s->row / FMK_T16_ROWS),
+        .panels = (int32_t)panels_of(s),
         .rows = (int32_t)s->rows,
         .units = (int32_t)(packed->k_packed / FMK_INT4_UNIT_K),
         .k = (int32_t)packed->k,
         .dtype = packed->dtype,
         .chunks = packed->chunks,
         .scale_stride = (int32_t)s->rows,
+        .t64 = packed->layout->id == FMK_LAYOUT_INT4_T64,
     };
     place_words(s);
     if (in_place) {
@@ -206,16 +216,17 @@ static fmk_status pack_slice(struct slice *s) {
     fmk_status status = send_slice(s, in_place, &args);
     if (status)
         return status;
-    int64_t panels = (s->rows + FMK_T16_ROWS - 1) / FMK_T16_ROWS;
     struct fmk_cuda_grid grid = {
         (uint32_t)args.units,
-        (uint32_t)((panels + FMK_PACK_WARPS - 1) / FMK_PACK_WARPS),
+        (uint32_t)((args.panels + FMK_PACK_WARPS - 1) / FMK_PACK_WARPS),
         1,
         32 * FMK_PACK_WARPS,
+        0,
+        0,
     };
-    status =
-        fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_INT4, grid, &args, sizeof args, false);
-    return status ? status : fmk_pack_advance(pack, (uint64_t)panels * packed->stride);
+    status = fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_INT4, grid, &args, false);
+    uint64_t panel_bytes = packed->stride / (uint64_t)(packed->layout->panel_rows / FMK_T16_ROWS);
+    return status ? status : fmk_pack_advance(pack, (uint64_t)args.panels * panel_bytes);
 }
 
 fmk_status fmk_pack_int4(struct fmk_pack *pack, int64_t expert) {

@@ -6,12 +6,15 @@
 #include "../formats/source.h"
 #include "device.h"
 #include "linear.h"
+#include "wgmma.h"
 
 enum {
     ALIGN = 256,
     LEAST_UNITS = 8,
-    GRID_Y = 65535,           /* blocks along y, and z, at most */
-    DECODED_BYTES = 32 << 20, /* of weights at once: they are read again out of the last cache */
+    GRID_Y = 65535,                /* blocks along y, and z, at most */
+    DECODED_BYTES = 32 << 20,      /* of weights at once: they are read again out of the last cache. More, */
+    MOST_DECODED_BYTES = 88 << 20, /* up to so many, where activations are few: then a GEMM of these */
+    GEMM_TILE = 128, /* is too small to occupy the device by tiles of so many rows and columns */
     COLUMNS_MULTIPLE = 128
 };
 
@@ -57,6 +60,7 @@ static struct fmk_cuda_form form_for(const struct fmk_call *call, const struct f
     struct fmk_cuda_form form = {.type = a->in_type, .planes = 1};
     bool gemm = path == FMK_CUDA_GEMM || path == FMK_CUDA_DECODE_GEMM, plain = path >= FMK_CUDA_PLAIN;
     bool floats = one && part->layout->family != FMK_FAMILY_DENSE && !fmk_cuda_any_groups(part);
+    bool few = path == FMK_CUDA_FEW; /* it takes any type, and one token in any order */
     if (path == FMK_CUDA_MMA && a->in_type == FMK_F32 && !floats) {
         form.type = FMK_BF16;
         form.planes = 3; /* 3 * 8 bits: all of a float's */
@@ -68,8 +72,8 @@ static struct fmk_cuda_form form_for(const struct fmk_call *call, const struct f
         form.type = fmk_cuda_gemm_type(part, a->in_type);
     }
     form.index = part->k_index && !plain ? part : NULL;
-    form.direct = form.type == a->in_type && !form.index && !a->in_rows.handle;
-    if (path == FMK_CUDA_MMA || path == FMK_CUDA_ONE)
+    form.direct = form.type == a->in_type && (!form.index || (few && one)) && !a->in_rows.handle;
+    if (path == FMK_CUDA_MMA || path == FMK_CUDA_MANY || path == FMK_CUDA_WGMMA || path == FMK_CUDA_ONE)
         form.direct = form.direct && is_aligned(call, addresses) && part->k % 8 == 0;
     else if (gemm) /* which reads all rows, and counts in 32 bits */
         form.direct = form.direct && !a->m_dev.handle && a->in_stride <= INT32_MAX;
@@ -142,12 +146,11 @@ static bool can_fuse(const struct fmk_cuda_plan *plan) {
            gate->has_zeros == up->has_zeros && gate->stride == up->stride;
 }
 
-static bool is_narrow(const struct fmk_cuda_plan *plan, const struct fmk_cuda_product *product,
-                      int32_t multiprocessors) {
+static bool is_narrow(const struct fmk_cuda_plan *plan, const struct fmk_cuda_product *product) {
     int64_t blocks = 0;
     for (int32_t i = 0; i < product->num_parts; i++)
         blocks += (plan->w->parts[product->parts[i]].n + 31) / 32;
-    return product->path == FMK_CUDA_MMA && !product->glu && blocks < 2 * multiprocessors;
+    return product->path == FMK_CUDA_MMA && !product->glu && blocks < 2 * plan->multiprocessors;
 }
 
 /* More tokens to a block read the weights less often; fewer leave less of a tile empty. */
@@ -156,6 +159,9 @@ static int32_t tile_for(const struct fmk_cuda_plan *plan) {
     int64_t rows = plan->routed ? call->rows / experts_of(plan->w) : call->args.m;
     if (plan->one)
         return 1;
+    for (int32_t i = 0; i < plan->num_products; i++)
+        if (plan->products[i].path == FMK_CUDA_FEW)
+            return rows <= 8 || call->args.in_type == FMK_F32 ? 8 : 16;
     /* How many rows of weights a block has may depend on the weight alone, and 16 go with 8 tokens. */
     for (int32_t i = 0; i < plan->num_products; i++)
         if (call->args.flags & FMK_LINEAR_BATCH_INVARIANT && plan->products[i].narrow)
@@ -209,6 +215,8 @@ static uint64_t lay_out(struct fmk_cuda_plan *plan) {
         plan->at_pairs = take(&at, rows * call->width * 4);
         plan->at_present = take(&at, rows);
     }
+    if (plan->room)
+        plan->at_room = take(&at, (int64_t)plan->room);
     return at;
 }
 
@@ -269,7 +277,10 @@ static void choose_columns(struct fmk_cuda_plan *plan) {
             plan->columns = fmk_max(plan->columns, plan->w->parts[plan->products[i].parts[0]].n);
     if (plan->decoded_type) {
         int64_t row = plan->decoded_width * fmk_dtype_size(plan->decoded_type);
-        int64_t columns = DECODED_BYTES / row / COLUMNS_MULTIPLE * COLUMNS_MULTIPLE;
+        int64_t token_tiles = (units_of(plan->call) + GEMM_TILE - 1) / GEMM_TILE;
+        int64_t all = (int64_t)GEMM_TILE * plan->multiprocessors / token_tiles * row;
+        int64_t bytes = fmk_max(DECODED_BYTES, fmk_min(MOST_DECODED_BYTES, all));
+        int64_t columns = bytes / row / COLUMNS_MULTIPLE * COLUMNS_MULTIPLE;
         plan->columns = fmk_min(plan->columns, fmk_max(FMK_GEMM_LEAST_COLUMNS, columns));
     }
 }
@@ -282,6 +293,15 @@ static void choose_window(struct fmk_cuda_plan *plan) {
             plan->window = plan->w->n / 2;
 }
 
+/* What makes products faster but is not needed for them. */
+static uint64_t room_for(const struct fmk_cuda_plan *plan, int32_t multiprocessors) {
+    uint64_t room = 0;
+    for (int32_t i = 0; i < plan->num_products; i++)
+        if (plan->products[i].path == FMK_CUDA_WGMMA)
+            room = fmk_wgmma_room(units_of(plan->call), multiprocessors);
+    return room;
+}
+
 /* Narrower before shorter: a GEMM of fewer rows would decode the weights again. */
 static void choose_slab(struct fmk_cuda_plan *plan, uint64_t bytes) {
     bool batch = plan->call->routing.kind == FMK_ROUTE_BATCH;
@@ -289,6 +309,8 @@ static void choose_slab(struct fmk_cuda_plan *plan, uint64_t bytes) {
     plan->experts = batch ? fmk_min(experts_of(plan->w), GRID_Y) : 1;
     choose_columns(plan);
     choose_window(plan);
+    if (lay_out(plan) > bytes)
+        plan->room = 0;
     while (lay_out(plan) > bytes && plan->columns > FMK_GEMM_LEAST_COLUMNS) {
         int64_t half = fmk_round_up(plan->columns / 2, COLUMNS_MULTIPLE);
         plan->columns = fmk_max(FMK_GEMM_LEAST_COLUMNS, half);
@@ -308,6 +330,7 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
                         bool addresses) {
     plan->w = w;
     plan->call = call;
+    plan->multiprocessors = fmk_cuda_of(ctx)->multiprocessors;
     plan->routed = is_routed(call);
     plan->one = fmk_call_one(w, call);
     plan->num_forms = plan->num_products = 0;
@@ -329,19 +352,34 @@ void fmk_cuda_plan_make(struct fmk_cuda_plan *plan, const struct fmk_context *ct
         plan->sums |= plan->split_glu;
     }
     for (int32_t i = 0; i < plan->num_products; i++)
-        plan->products[i].narrow = is_narrow(plan, &plan->products[i], fmk_cuda_of(ctx)->multiprocessors);
+        plan->products[i].narrow = is_narrow(plan, &plan->products[i]);
     plan->tile = tile_for(plan);
+    plan->room = room_for(plan, fmk_cuda_of(ctx)->multiprocessors);
     choose_slab(plan, workspace < FMK_BEST_WORKSPACE ? workspace : FMK_BEST_WORKSPACE);
 }
 
 uint32_t fmk_cuda_paths(const struct fmk_context *ctx, const struct fmk_projection *w,
                         const struct fmk_call *call, int32_t p) {
     /* The fewest rows from which on the choice is another: with more, cuBLAS only wants more workspace. */
-    const int64_t counts[] = {1, FMK_GEMM_M_DENSE + 1, FMK_GEMM_M_DECODE + 1};
+    const int64_t counts[] = {1,
+                              FMK_GEMM_M_DENSE + 1,
+                              FMK_WGMMA_LEAST_M_SMALL,
+                              FMK_WGMMA_LEAST_M_MEDIUM,
+                              FMK_WGMMA_LEAST_M,
+                              FMK_MANY_LEAST_M_ROWS,
+                              FMK_MANY_LEAST_M,
+                              FMK_GEMM_M_DECODE + 1,
+                              FMK_MANY_MOST_M_FAST + 1,
+                              FMK_MANY_MOST_M + 1,
+                              FMK_WGMMA_MOST_M + 1};
+    /* Where each expert has its own rows, some kernels' choice goes by these. */
+    int64_t experts = call->routing.kind == FMK_ROUTE_BATCH ? w->num_experts : 1;
     uint32_t paths = 0;
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0] && counts[i] <= call->rows; i++) {
+    for (size_t i = 0; i < 2 * sizeof counts / sizeof counts[0]; i++) {
         struct fmk_call fewer = *call;
-        fewer.rows = counts[i];
+        fewer.rows = counts[i / 2] * (i % 2 ? experts : 1);
+        if (fewer.rows > call->rows)
+            continue;
         struct fmk_query query = fmk_kernel_query(ctx, w, &fewer, p, 0);
         for (int choice = 0; choice < 8; choice++) {
             query.one = choice & 1;
@@ -365,7 +403,8 @@ void fmk_cuda_workspace(struct fmk_context *ctx, const struct fmk_projection *w,
                         uint64_t *least, uint64_t *best) {
     *least = *best = fmk_cuda_least(w, call);
     /* Calls of fewer rows may be served by other kernels. */
-    const int64_t counts[] = {call->args.m, FMK_GEMM_M_DENSE, FMK_GEMM_M_DECODE};
+    const int64_t counts[] = {call->args.m, FMK_GEMM_M_DENSE, FMK_GEMM_M_DECODE, FMK_GEMM_M_DECODE + 1,
+                              FMK_WGMMA_MOST_M};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         if (!counts[i] || counts[i] > call->args.m)
             continue;

@@ -29,6 +29,7 @@ struct fmk_cuda_product {
 struct fmk_cuda_plan {
     const struct fmk_projection *w;
     const struct fmk_call *call;
+    int32_t multiprocessors;
     bool routed; /* rows are listed by expert, on the device */
     bool one;    /* token by token */
     int32_t num_forms, num_products;
@@ -48,10 +49,11 @@ struct fmk_cuda_plan {
     int64_t window;   /* of sums that are finished together; with split_glu of gate, and as many of up */
     bool small_route; /* one kernel lists the rows */
     int32_t num_tiles;
+    uint64_t room; /* bytes for sums of the wgmma kernels, where there are so many; else 0 */
 
     /* Offsets in the workspace. */
     uint64_t at_gemm, at_decoded, at_sums, at_first, at_first_tile, at_tiles, at_in_rows, at_out_rows,
-        at_pairs, at_present;
+        at_pairs, at_present, at_room;
 };
 
 /* Every kernel that serves part p of a call of so many rows and workspace. */

@@ -66,6 +66,14 @@ static fmk_status load(struct fmk_queue *queue, const struct fmk_packed *part, e
         return fmk_cuda_load(ctx, FMK_MODULE_DENSE_ONE);
     if (path == FMK_CUDA_MMA)
         return fmk_cuda_load(ctx, mma[part->layout->family]);
+    if (path == FMK_CUDA_MANY)
+        return fmk_cuda_load(ctx, FMK_MODULE_INT4_MANY);
+    if (path == FMK_CUDA_WGMMA)
+        return fmk_cuda_load(ctx, FMK_MODULE_INT4_WGMMA);
+    if (path == FMK_CUDA_FEW) {
+        fmk_status status = fmk_cuda_load(ctx, FMK_MODULE_INT4_ONCE);
+        return status ? status : fmk_cuda_load(ctx, FMK_MODULE_INT4_FEW);
+    }
     if (path >= FMK_CUDA_PLAIN)
         return fmk_cuda_load(ctx, FMK_MODULE_PLAIN);
     fmk_status status = path == FMK_CUDA_DECODE_GEMM ? fmk_cuda_load(ctx, FMK_MODULE_DECODE) : FMK_OK;

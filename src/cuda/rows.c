@@ -5,33 +5,46 @@
 #include "linear.h"
 
 fmk_status fmk_cuda_enqueue(struct fmk_cuda_order *order, int32_t module, int32_t kernel, uint32_t x,
-                            uint32_t y, uint32_t z, uint32_t threads, const void *args, size_t args_size) {
-    struct fmk_cuda_grid grid = {x, y, z, threads};
+                            uint32_t y, uint32_t z, uint32_t threads, const void *args) {
+    struct fmk_cuda_grid grid = {x, y, z, threads, 0, 0};
     bool early = order->early;
     order->early = true;
-    return fmk_cuda_launch(order->queue, (enum fmk_cuda_module)module, kernel, grid, args, args_size, early);
+    return fmk_cuda_launch(order->queue, (enum fmk_cuda_module)module, kernel, grid, args, early);
 }
 
 static uint32_t column_blocks(int64_t threads) {
     return (uint32_t)((threads + FMK_ROWS_THREADS - 1) / FMK_ROWS_THREADS);
 }
 
-fmk_status fmk_cuda_gather_rows(struct fmk_cuda_order *order, const struct fmk_gather_args *args,
-                                uint32_t blocks, uint32_t experts) {
-    return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_GATHER,
-                            column_blocks(args->width / FMK_GATHER_COLUMNS), blocks, experts,
-                            FMK_ROWS_THREADS, args, sizeof *args);
+/* Blocks along y. Where rows are few a block takes one of them, so that all are fetched at once. */
+static uint32_t spread_rows(const struct fmk_cuda_order *order, struct fmk_rows_set *rows, uint32_t columns,
+                            uint32_t tiles, uint32_t experts) {
+    if (rows->tiles)
+        return tiles;
+    int64_t count = rows->m - rows->first, blocks = 2ll * fmk_cuda_of(order->queue->ctx)->multiprocessors;
+    rows->block = (int32_t)fmk_max(1, fmk_min(FMK_ROWS_BLOCK, count * columns * experts / blocks));
+    return (uint32_t)((count + rows->block - 1) / rows->block);
 }
 
-fmk_status fmk_cuda_finish_rows(struct fmk_cuda_order *order, const struct fmk_finish_args *args,
-                                uint32_t blocks, uint32_t experts) {
-    return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_FINISH, column_blocks(args->n), blocks, experts,
-                            FMK_ROWS_THREADS, args, sizeof *args);
+fmk_status fmk_cuda_gather_rows(struct fmk_cuda_order *order, struct fmk_gather_args *args, uint32_t tiles,
+                                uint32_t experts) {
+    uint32_t columns = column_blocks(args->width / FMK_GATHER_COLUMNS);
+    uint32_t blocks = spread_rows(order, &args->rows, columns, tiles, experts);
+    return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_GATHER, columns, blocks, experts,
+                            FMK_ROWS_THREADS, args);
+}
+
+fmk_status fmk_cuda_finish_rows(struct fmk_cuda_order *order, struct fmk_finish_args *args, uint32_t tiles,
+                                uint32_t experts) {
+    uint32_t columns = column_blocks(args->n);
+    uint32_t blocks = spread_rows(order, &args->rows, columns, tiles, experts);
+    return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_FINISH, columns, blocks, experts,
+                            FMK_ROWS_THREADS, args);
 }
 
 fmk_status fmk_cuda_reduce_rows(struct fmk_cuda_order *order, const struct fmk_reduce_args *args) {
     return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, FMK_ROWS_REDUCE, column_blocks(args->width),
-                            (uint32_t)(args->m - args->first), 1, FMK_ROWS_THREADS, args, sizeof *args);
+                            (uint32_t)(args->m - args->first), 1, FMK_ROWS_THREADS, args);
 }
 
 /* ---- routing ---- */
@@ -40,7 +53,7 @@ static fmk_status route_step(struct fmk_cuda_order *order, const struct fmk_rout
                              int64_t blocks) {
     bool scan = kernel == FMK_ROWS_ROUTE_SCAN;
     return fmk_cuda_enqueue(order, FMK_MODULE_ROWS, kernel, (uint32_t)blocks, 1, 1,
-                            scan ? FMK_ROWS_SCAN_THREADS : FMK_ROWS_THREADS, args, sizeof *args);
+                            scan ? FMK_ROWS_SCAN_THREADS : FMK_ROWS_THREADS, args);
 }
 
 fmk_status fmk_cuda_route_rows(struct fmk_cuda_order *order, const struct fmk_route_args *args, bool small) {

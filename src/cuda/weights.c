@@ -112,9 +112,8 @@ static fmk_status clear_range(struct fmk_pack *pack) {
 
 static fmk_status complete_range(struct fmk_pack *pack) {
     struct fmk_pack_range_args args = {(float *)(uintptr_t)pack->fill->packed->range};
-    struct fmk_cuda_grid grid = {1, 1, 1, 32};
-    return fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_RANGE, grid, &args, sizeof args,
-                           false);
+    struct fmk_cuda_grid grid = {1, 1, 1, 32, 0, 0};
+    return fmk_cuda_launch(pack->stage.queue, FMK_MODULE_PACK, FMK_PACK_RANGE, grid, &args, false);
 }
 
 /* `room` is host memory for one expert's k_index or bias. */

@@ -117,6 +117,44 @@ static const char *not_gemm_dense(const struct fmk_query *query) {
     return not_for_gemm(query);
 }
 
+static const char *not_wgmma(const struct fmk_query *query) {
+    if (query->flags & FMK_LINEAR_EXACT)
+        return "the call asks for EXACT";
+    if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
+        return "its sums depend on m and the call asks for BATCH_INVARIANT";
+    if (query->in_type == FMK_F32)
+        return "it multiplies activations of f16 or bf16";
+    if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
+        return "it multiplies one expert's rows and the call routes them to many";
+    const int64_t weights = query->n * query->part->k;
+    const int32_t least = weights <= FMK_WGMMA_SMALL    ? FMK_WGMMA_LEAST_M_SMALL
+                          : weights <= FMK_WGMMA_MEDIUM ? FMK_WGMMA_LEAST_M_MEDIUM
+                                                        : FMK_WGMMA_LEAST_M;
+    if (query->depth < least)
+        return "it is slower for so few rows";
+    if (query->depth > FMK_WGMMA_MOST_M && query->features & FMK_CUDA_CUBLAS && !not_for_gemm(query))
+        return "cuBLAS is faster for so many rows";
+    return NULL;
+}
+
+static const char *not_many(const struct fmk_query *query) {
+    const int32_t least = query->n < FMK_MANY_ROWS ? FMK_MANY_LEAST_M : FMK_MANY_LEAST_M_ROWS;
+    const int32_t most = query->features & FMK_CUDA_FAST_GEMM ? FMK_MANY_MOST_M_FAST : FMK_MANY_MOST_M;
+    if (query->flags & FMK_LINEAR_EXACT)
+        return "the call asks for EXACT";
+    if (query->flags & FMK_LINEAR_BATCH_INVARIANT)
+        return "fewer rows have other sums and the call asks for BATCH_INVARIANT";
+    if (query->in_type == FMK_F32)
+        return "it multiplies activations of f16 or bf16";
+    if (query->route == FMK_ROUTE_IDS || query->route == FMK_ROUTE_SORTED)
+        return "it multiplies one expert's rows and the call routes them to many";
+    if (query->depth < least)
+        return "it is slower for so few rows";
+    if (query->depth > most && query->features & FMK_CUDA_CUBLAS && !not_for_gemm(query))
+        return "cuBLAS is faster for so many rows";
+    return NULL;
+}
+
 static const char *not_gemm_decoded(const struct fmk_query *query) {
     return query->m <= FMK_GEMM_M_DECODE ? "it is slower for so few rows" : not_for_gemm(query);
 }
@@ -303,12 +341,18 @@ static const struct fmk_kernel rows[] = {
      not_gemm_dense, NULL, FMK_CUDA_GEMM, NULL},
     {"cuda.dense.one", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_one, NULL, FMK_CUDA_ONE,
      NULL},
+    {"cuda.int4.wgmma", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T64, FMK_CUDA_SM90 | FMK_CUDA_SM90A, FMK_ACTS_F32,
+     not_wgmma, NULL, FMK_CUDA_WGMMA, NULL},
+    {"cuda.int4.many", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T16, 0, FMK_ACTS_F32, not_many, NULL, FMK_CUDA_MANY,
+     NULL},
     {"cuda.dequant.cublas", FMK_BACKEND_CUDA, 0, FMK_CUDA_CUBLAS, FMK_ACTS_F32, not_gemm_decoded, NULL,
      FMK_CUDA_DECODE_GEMM, NULL},
     {"cuda.dense.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_DENSE_ROWS, 0, FMK_ACTS_F32, not_mma_dense, NULL,
      FMK_CUDA_MMA, NULL},
     {"cuda.int4.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA,
      NULL},
+    {"cuda.int4.few", FMK_BACKEND_CUDA, FMK_LAYOUT_INT4_T64, FMK_CUDA_SM90 | FMK_CUDA_SM90A, FMK_ACTS_F32,
+     not_mma, NULL, FMK_CUDA_FEW, NULL},
     {"cuda.q4_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q4_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA,
      NULL},
     {"cuda.q6_k.mma", FMK_BACKEND_CUDA, FMK_LAYOUT_Q6_K_T16, 0, FMK_ACTS_F32, not_mma, NULL, FMK_CUDA_MMA,
@@ -369,18 +413,20 @@ const struct fmk_kernel *fmk_kernel_row(int32_t i) {
 static uint64_t gemm_workspace(const struct fmk_projection *w, const struct fmk_call *call) {
     int64_t m = fmk_min(call->rows, FMK_GEMM_LEAST_ROWS), columns = FMK_GEMM_LEAST_COLUMNS;
     int64_t k = 0, forms = 1, size = fmk_dtype_size(call->args.in_type);
-    bool mixed = call->rows <= FMK_GEMM_M_DECODE; /* mma kernels may serve some of the parts, cuBLAS none that
-                                                     it would have to decode */
-    bool floats = false;                          /* some part's product is one of f32 */
+    bool decodes = call->rows > FMK_GEMM_M_DECODE;
+    bool mixed = !decodes; /* other kernels may serve some of the parts, and where few rows are, all that
+                              cuBLAS would have to decode */
+    bool floats = false;   /* some part's product is one of f32 */
     for (int32_t p = 0; p < w->num_parts; p++) {
         const struct fmk_packed *part = &w->parts[p];
         k = fmk_max(k, part->k_packed + 8);
         forms += part->k_index != NULL;
         floats |= part->layout->family == FMK_FAMILY_DENSE && part->dtype != call->args.in_type;
+        mixed |= part->layout->family == FMK_FAMILY_INT4;
     }
     /* Beside the activations as they are: f32, and planes of bf16, three of f32 and two of f16. */
     int64_t number = size + (mixed ? (size == 4 ? 6 : 4) : floats && size < 4 ? 4 : 0);
-    int64_t decoded = mixed ? 0 : columns * k * (floats ? 4 : size);
+    int64_t decoded = decodes ? columns * k * (floats ? 4 : size) : 0;
     /* Where one of gate and up is not made by cuBLAS, both are finished in one go. */
     int64_t sums = m * (!call->args.act ? columns : mixed ? fmk_max(w->n, 2 * columns) : 2 * columns) * 4;
     return FMK_GEMM_WORKSPACE + 256 * (uint64_t)(forms + 8) + (uint64_t)(forms * m * k * number) +
@@ -402,6 +448,7 @@ struct fmk_query fmk_kernel_query(const struct fmk_context *ctx, const struct fm
         .backend = ctx->backend->id,
         .features = ctx->features,
         .part = &w->parts[p],
+        .n = w->n,
         .flags = call->args.flags,
         .m = call->rows,
         .depth = call->routing.kind == FMK_ROUTE_NONE ? call->rows : call->rows / w->num_experts,

@@ -17,6 +17,7 @@ struct fmk_query {
     int64_t depth;  /* of them, those of an expert if each gets as many */
     bool one;       /* it is best done token by token */
     bool bare;      /* nothing is to be added to the sums, or done with them */
+    int64_t n;      /* of all parts, so that these share a launch */
     fmk_dtype in_type;
     fmk_route route;
     uint64_t workspace;      /* bytes that the call has */
@@ -42,6 +43,9 @@ enum fmk_cuda_path {
     FMK_CUDA_DECODE_GEMM,
     FMK_CUDA_ONE, /* one token a block, of dense weights */
     FMK_CUDA_MMA,
+    FMK_CUDA_MANY, /* int4.t16, tiles of many tokens */
+    FMK_CUDA_FEW,  /* tiles of few tokens, over int4.t64 */
+    FMK_CUDA_WGMMA,
     FMK_CUDA_PLAIN,
     FMK_CUDA_DOUBLE /* plain, with double accumulators */
 };
@@ -92,6 +96,23 @@ enum {
     FMK_GEMM_M_DENSE = 8,
     FMK_GEMM_WEIGHTS = 32 << 20,
     FMK_GEMM_M_DECODE = 64,
+    /* Of int4.t16: rows of an expert from which on the kernel for many is faster, of weights with fewer rows
+     * than FMK_MANY_ROWS, and with as many; and those up to which it is faster than cuBLAS on decoded
+     * weights: reckoned, and measured with FMK_CUDA_FAST_GEMM. */
+    FMK_MANY_LEAST_M = 33,
+    FMK_MANY_ROWS = 16384,
+    FMK_MANY_LEAST_M_ROWS = 16,
+    FMK_MANY_MOST_M = 640,
+    FMK_MANY_MOST_M_FAST = 160,
+    /* Of int4.t64, on compute capability 9.0: rows of an expert from which on wgmma is faster than kernels
+     * for few, of weights with so many numbers at most and of others, and those up to which it is than cuBLAS
+     * on decoded weights. */
+    FMK_WGMMA_SMALL = 32 << 20,
+    FMK_WGMMA_LEAST_M_SMALL = 3,
+    FMK_WGMMA_MEDIUM = 72 << 20,
+    FMK_WGMMA_LEAST_M_MEDIUM = 5,
+    FMK_WGMMA_LEAST_M = 9,
+    FMK_WGMMA_MOST_M = 8192,
     FMK_BEST_WORKSPACE = 128 << 20, /* no call takes more at once, whatever m is */
     /* A call that cuBLAS serves has room for so much at once at least. */
     FMK_GEMM_WORKSPACE = 32 << 20, /* of cuBLAS itself */

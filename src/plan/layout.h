@@ -17,7 +17,8 @@ enum fmk_layout_id {                            /* written into exported bytes: 
                      FMK_LAYOUT_INT4_T16 = 9,
                      FMK_LAYOUT_Q4_K_X16 = 10, /* sixteen rows interleaved */
                      FMK_LAYOUT_Q6_K_X16 = 11,
-                     FMK_LAYOUT_INT4_X16 = 12
+                     FMK_LAYOUT_INT4_X16 = 12,
+                     FMK_LAYOUT_INT4_T64 = 13
 };
 
 /* In the device's memory, written when the part is packed: half precision has a smaller range than a weight.
@@ -37,9 +38,9 @@ struct fmk_packed {
     int64_t k_packed; /* k in packed order: with each group padded to whole chunks; else k */
     fmk_dtype dtype;  /* dense: of the weights. int4: of the scales */
     int32_t chunks;   /* int4: chunks of 32 weights that share one scale */
-    bool has_zeros;   /* int4.t16: zero points are stored, not all 8 */
+    bool has_zeros;   /* int4.t16, t64: zero points are stored, not all 8 */
     int32_t experts;
-    uint64_t stride;        /* bytes from row to row, or from panel to panel of 8 rows */
+    uint64_t stride;        /* bytes from row to row, or from panel to panel */
     uint64_t expert_stride; /* bytes from expert to expert */
     uint64_t bytes;         /* of all experts' packed bytes, or of the borrowed rows */
     uint64_t run;           /* bytes of a row or panel: less than stride where the rows are borrowed from a
@@ -48,7 +49,7 @@ struct fmk_packed {
     const int32_t *k_index; /* [experts][k_packed]: the k of each packed position, -1 = padding; NULL =
                                identity */
     const float *bias;      /* [experts][n], or NULL */
-    const struct fmk_range *range; /* t16 layouts: on the device; else NULL */
+    const struct fmk_range *range; /* t16 layouts, t64: on the device; else NULL */
 };
 
 struct fmk_layout {
@@ -61,6 +62,8 @@ struct fmk_layout {
     bool range;         /* packed->range is kept */
     int32_t panel_rows; /* 1, or how many rows are interleaved */
     int32_t k_multiple; /* of packed k: 1, 32, 256 */
+    /* Whether it can hold a source of its family; NULL: any. */
+    bool (*takes)(const struct fmk_source *source);
     /* Fills in the numbers of `packed` (k_packed, dtype, chunks, stride, expert_stride, bytes) for packed
      * bytes of its own; *index: k_index is needed. False when the sizes overflow. */
     bool (*shape)(const struct fmk_source *source, struct fmk_packed *packed, bool *index);
@@ -85,7 +88,7 @@ struct fmk_layout {
 const struct fmk_layout *fmk_layout_by_id(int32_t id);
 /* The layout in which a backend whose device has these features keeps a source: in place when borrowing is
  * asked for and possible. */
-const struct fmk_layout *fmk_layout_choose(fmk_backend backend, uint32_t features, enum fmk_family family,
-                                           bool borrow);
+const struct fmk_layout *fmk_layout_choose(fmk_backend backend, uint32_t features,
+                                           const struct fmk_source *source, bool borrow);
 
 #endif

@@ -22,12 +22,13 @@ static int64_t edge(struct ref_rng *rng) {
 static void random_part(struct fmk_packed *part, int64_t n, int64_t k, struct ref_rng *rng) {
     static const struct fmk_range range;
     static const int32_t index;
-    static const enum fmk_layout_id ids[] = {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T16, FMK_LAYOUT_Q4_K_T16,
-                                             FMK_LAYOUT_Q6_K_T16};
-    const struct fmk_layout *layout = fmk_layout_by_id(ids[ref_below(rng, k % 256 ? 2 : 4)]);
+    static const enum fmk_layout_id ids[] = {FMK_LAYOUT_DENSE_ROWS, FMK_LAYOUT_INT4_T16, FMK_LAYOUT_INT4_T64,
+                                             FMK_LAYOUT_Q4_K_T16, FMK_LAYOUT_Q6_K_T16};
+    const struct fmk_layout *layout = fmk_layout_by_id(ids[ref_below(rng, k % 256 ? 3 : 5)]);
     bool int4 = layout->family == FMK_FAMILY_INT4, dense = layout->family == FMK_FAMILY_DENSE;
     *part = (struct fmk_packed){.layout = layout, .n = n, .k = k, .k_packed = k, .experts = 1};
-    part->dtype = dense || int4 ? (fmk_dtype)(1 + ref_below(rng, 3)) : 0;
+    part->dtype =
+        dense || int4 ? (fmk_dtype)(1 + ref_below(rng, layout->id == FMK_LAYOUT_INT4_T64 ? 2 : 3)) : 0;
     part->range = dense ? NULL : &range;
     part->stride = dense ? (uint64_t)(k * fmk_dtype_size(part->dtype)) : 16;
     if (int4) {

@@ -1,5 +1,6 @@
 /* What the pack kernels make of every format, byte by byte: each weight stands where kernels/layout.h says,
  * padding weighs nothing, and the range holds. */
+#include "abi.h"
 #include "calls.h"
 #include "t16.h"
 #include "weight.h"
@@ -152,13 +153,16 @@ static void *section(const void *address, uint64_t bytes) {
 }
 
 static double weight_at(const struct fmk_packed *p, const uint8_t *expert, int64_t row, int64_t position) {
-    int64_t unit_k = p->layout->id == FMK_LAYOUT_INT4_T16 ? FMK_INT4_UNIT_K : FMK_Q4K_UNIT_K;
-    const uint8_t *unit = expert + (uint64_t)(row / 16) * p->stride +
+    int64_t unit_k = p->layout->family == FMK_FAMILY_INT4 ? FMK_INT4_UNIT_K : FMK_Q4K_UNIT_K;
+    int64_t panel_rows = p->layout->id == FMK_LAYOUT_INT4_T64 ? 64 : 16;
+    const uint8_t *unit = expert + (uint64_t)(row / panel_rows) * p->stride +
                           (uint64_t)(position / unit_k) * (p->stride / (uint64_t)(p->k_packed / unit_k));
-    int in = (int)(row % 16);
+    int in = (int)(row % panel_rows);
     switch (p->layout->id) {
     case FMK_LAYOUT_INT4_T16:
         return t16_int4(unit, p->chunks, p->dtype, p->has_zeros, in, position % unit_k);
+    case FMK_LAYOUT_INT4_T64:
+        return t64_int4(unit, p->chunks, p->dtype, p->has_zeros, in, position % unit_k);
     case FMK_LAYOUT_Q4_K_T16:
         return t16_q4k(unit, in, position % unit_k);
     default:
@@ -185,7 +189,7 @@ static void check_range(const struct fmk_packed *p, double largest, const char *
 
 static void check(const struct fmk_packed *p, const struct ref_weight *want, const char *name) {
     uint8_t *data = section(p->data, p->bytes), *seen = malloc((size_t)p->k);
-    int64_t experts = p->experts, rows = (p->n + 15) / 16 * 16;
+    int64_t experts = p->experts, rows = fmk_round_up(p->n, p->layout->panel_rows);
     int32_t *index = p->k_index ? section(p->k_index, (uint64_t)(experts * p->k_packed) * 4) : NULL;
     double largest = 0;
     for (int64_t e = 0; e < experts; e++) {

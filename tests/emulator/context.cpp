@@ -130,6 +130,7 @@ static const struct {
     {CUDA_ERROR_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {CUDA_ERROR_CONTEXT_IS_DESTROYED, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
     {CUDA_ERROR_NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {CUDA_ERROR_INVALID_CLUSTER_SIZE, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "invalid cluster size"},
     {CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
      "operation not permitted when stream is capturing"},
     {CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
@@ -178,6 +179,8 @@ CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device) {
     return device ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
 }
 
+constexpr int MOST_SHARED = 227 << 10, MOST_SHARED_SM80 = 99 << 10; /* of a block that asks for it */
+
 static int capability() {
     const char *wanted = getenv("FMK_EMULATED_CAPABILITY");
     return wanted ? atoi(wanted) : 90;
@@ -202,6 +205,8 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
         return *value = 2048, CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK:
         return *value = 48 << 10, CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
+        return *value = capability() >= 90 ? MOST_SHARED : MOST_SHARED_SM80, CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE:
         return *value = 32 << 20, CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
@@ -342,13 +347,22 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
     const Kernel *kernel = find_kernel(name);
     if (!kernel)
         return CUDA_ERROR_NOT_FOUND;
-    module->functions.push_back(std::make_unique<CUfunc_st>(CUfunc_st{module, kernel}));
+    module->functions.push_back(std::make_unique<CUfunc_st>(CUfunc_st{module, kernel, 48 << 10}));
     *function = module->functions.back().get();
     return CUDA_SUCCESS;
 }
 
-CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute, int) {
-    return function ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
+    if (CUresult result = ordered("cuFuncSetAttribute"))
+        return result;
+    if (!function)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES)
+        return CUDA_SUCCESS;
+    if (value < 0 || value > (capability() >= 90 ? MOST_SHARED : MOST_SHARED_SM80))
+        return CUDA_ERROR_INVALID_VALUE;
+    function->dynamic_shared = static_cast<unsigned>(value);
+    return CUDA_SUCCESS;
 }
 
 CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function) {

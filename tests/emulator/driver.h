@@ -28,6 +28,7 @@ struct CUmod_st {
 struct CUfunc_st {
     CUmodule module;
     const emulator::Kernel *kernel;
+    unsigned dynamic_shared; /* bytes that a launch may ask for */
 };
 
 namespace emulator {

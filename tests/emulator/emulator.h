@@ -1,9 +1,11 @@
 /* CUDA C++ for a C++ compiler: included before a .cu, it brings what the kernels use of CUDA, and takes the
- * place of kernels/ptx.cuh, whose instructions it spells out. */
+ * place of kernels/ptx.cuh and ptx_sm90.cuh, whose instructions it and sm90.h spell out. */
 #ifndef FMK_EMULATOR_H
 #define FMK_EMULATOR_H
 
 #define FMK_KERNELS_PTX_CUH
+#define FMK_KERNELS_PTX_SM90_CUH
+#define FMK_KERNELS_PTX_WGMMA_CUH
 
 #include "fibers.h"
 #include "numbers.h"
@@ -282,6 +284,33 @@ inline uint32_t sub_f16x2(uint32_t a, uint32_t b) {
     };
     return difference(a, b) | difference(a >> 16, b >> 16) << 16;
 }
+inline uint32_t and_or(uint32_t value, uint32_t mask, uint32_t bits) {
+    return (value & mask) | bits;
+}
+inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        auto number = [shift](uint32_t pair) {
+            return static_cast<double>(f16_to_f32(static_cast<uint16_t>(pair >> shift)));
+        };
+        /* A product of two f16 and a sum with a third fit a double but for rare bits far below. */
+        d |= static_cast<uint32_t>(f32_to_f16(static_cast<float>(number(a) * number(b) + number(c))))
+             << shift;
+    }
+    return d;
+}
+
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        auto number = [shift](uint32_t pair) {
+            return static_cast<double>(bf16_to_f32(static_cast<uint16_t>(pair >> shift)));
+        };
+        d |= static_cast<uint32_t>(f32_to_bf16(static_cast<float>(number(a) * number(b) + number(c))))
+             << shift;
+    }
+    return d;
+}
 inline float mul_rn(float a, float b) {
     return a * b;
 }
@@ -325,6 +354,9 @@ inline uint32_t load_volatile(const uint32_t *from) {
 inline uint4 load_stream(const void *from) {
     return emulator::load_aligned<uint4>(from);
 }
+inline uint8_t *dynamic_shared() {
+    return emulator::dynamic_memory();
+}
 inline uint4 load_16(const void *from) {
     return emulator::load_aligned<uint4>(from);
 }
@@ -335,11 +367,23 @@ inline uint2 load_8(const void *from) {
     return emulator::load_aligned<uint2>(from);
 }
 
+inline uint32_t shared_address(const void *at) {
+    return emulator::shared_address(at);
+}
+inline uint4 load_shared_16(uint32_t from) {
+    return emulator::load_aligned<uint4>(emulator::shared_pointer(from));
+}
+inline uint2 load_shared_8(uint32_t from) {
+    return emulator::load_aligned<uint2>(emulator::shared_pointer(from));
+}
 inline void copy_16_async(void *shared, const void *from, bool there) {
     if (reinterpret_cast<uintptr_t>(shared) % 16 || (there && reinterpret_cast<uintptr_t>(from) % 16))
         emulator::fail("16 bytes are copied from %p to %p, one of which is not aligned to them", from,
                        shared);
     emulator::start_copy(shared, there ? from : nullptr);
+}
+inline void copy_16_async(uint32_t shared, const void *from, bool there) {
+    copy_16_async(emulator::shared_pointer(shared), from, there);
 }
 inline void copy_16_async(void *shared, const void *from) {
     copy_16_async(shared, from, true);
@@ -369,5 +413,7 @@ inline void allow_dependents() {}
 inline void wait_for_dependency() {
     emulator::self()->waited_for_dependency = true;
 }
+
+#include "sm90.h"
 
 #endif

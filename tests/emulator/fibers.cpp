@@ -1,11 +1,12 @@
-/* See fibers.h. A block is done when all its fibers have ended; a block in which nobody can go on is a
- * deadlock. Even blocks let their threads go first to last, odd ones last to first: what is read before a
+/* See fibers.h. A cluster is done when all its fibers have ended; one in which nobody can go on is a
+ * deadlock. Even clusters let their threads go first to last, odd ones last to first: what is read before a
  * barrier that is missing has then not been written in one of the two. */
 #include "fibers.h"
 #include "races.h"
 #include "shared.h"
 
 #include <atomic>
+#include <deque>
 #include <mutex>
 #include <pthread.h>
 #include <signal.h>
@@ -30,25 +31,39 @@ struct Meeting {
 struct Warp {
     struct Block *block;
     unsigned number;
-    uint32_t alive, ready, at_barrier; /* lanes */
+    uint32_t alive, ready, at_barrier, asleep; /* lanes */
+    WarpJobs *jobs;
     unsigned num_meetings, meetings_begun;
     Meeting meetings[WARP];
     Thread *thread[WARP];
     char order[2 * WARP]; /* for races.h: of meetings, in turn; more are not under way at once */
 };
 
+constexpr unsigned NAMED_BARRIERS = 16;
+
 struct Block {
-    const Grid *grid;
-    unsigned num_warps, alive, at_barrier; /* threads */
+    struct Cluster *cluster;
+    unsigned rank, num_warps, alive, at_barrier; /* threads */
+    unsigned at_named[NAMED_BARRIERS], named_barriers[NAMED_BARRIERS];
     uint32_t ready_warps;
+    /* For races.h: of barriers, in turn, for a thread may reach the next before others leave one. */
+    unsigned barriers;
+    char order[2], named_order[NAMED_BARRIERS][2];
+    Warp warps[MOST_THREADS / WARP];
+};
+
+struct Cluster {
+    const SharedMemory *shared;
+    unsigned num_blocks, alive, at_barrier; /* threads */
+    uint32_t ready_blocks;
     bool backwards;
     Thread *turn; /* who runs */
     void *return_to;
     void *caller; /* for races.h: as fiber */
     unsigned barriers;
-    char order[4]; /* of barriers, in turn, for a thread may reach the next before others leave one; of the
-                      start and the end */
-    Warp warps[MOST_THREADS / WARP];
+    char order[4];                          /* as of blocks; and of the start and the end */
+    std::deque<std::function<void()>> late; /* see do_in_time */
+    Block blocks[MOST_BLOCKS];
 };
 
 enum { AT_START = 2, AT_END };
@@ -122,37 +137,61 @@ static unsigned pick_after(uint32_t ready, unsigned last, bool backwards) {
     return pick(later ? later : ready, backwards);
 }
 
-static void report_threads(const Block *block) {
-    for (unsigned w = 0; w < block->num_warps; w++) {
-        const Warp &warp = block->warps[w];
-        fprintf(stderr, "  warp %u: alive %08x, at __syncthreads %08x", w, warp.alive, warp.at_barrier);
-        for (unsigned i = 0; i < warp.num_meetings; i++)
-            fprintf(stderr, ", collective of lanes %08x reached by %08x", warp.meetings[i].mask,
-                    warp.meetings[i].arrived);
-        fprintf(stderr, "\n");
+static void report_threads(const Cluster *cluster) {
+    for (unsigned b = 0; b < cluster->num_blocks; b++)
+        for (unsigned w = 0; w < cluster->blocks[b].num_warps; w++) {
+            const Warp &warp = cluster->blocks[b].warps[w];
+            fprintf(stderr, "  block %u of the cluster, warp %u: alive %08x, at __syncthreads %08x", b, w,
+                    warp.alive, warp.at_barrier);
+            if (warp.asleep)
+                fprintf(stderr, ", waiting for others' arrival or copies %08x", warp.asleep);
+            for (unsigned i = 0; i < warp.num_meetings; i++)
+                fprintf(stderr, ", collective of lanes %08x reached by %08x", warp.meetings[i].mask,
+                        warp.meetings[i].arrived);
+            fprintf(stderr, "\n");
+        }
+}
+
+/* Somebody who can go on: the calling thread's neighbours first. */
+static Thread *pick_next(const Thread *thread, Warp *warp) {
+    Block *block = warp->block;
+    Cluster *cluster = block->cluster;
+    bool backwards = cluster->backwards;
+    if (warp->ready)
+        return warp->thread[pick_after(warp->ready, thread->lane, backwards)];
+    unsigned next;
+    if (block->ready_warps) {
+        next = pick_after(block->ready_warps, warp->number, backwards);
+    } else {
+        block = &cluster->blocks[pick_after(cluster->ready_blocks, block->rank, backwards)];
+        next = pick(block->ready_warps, backwards);
     }
+    warp = &block->warps[next];
+    return warp->thread[pick(warp->ready, backwards)];
 }
 
 /* Gives the turn to somebody who can go on. */
 static void yield(Thread *thread, Warp *warp) {
-    Block *block = warp->block;
-    Warp *next = warp;
-    unsigned lane;
-    if (warp->ready) {
-        lane = pick_after(warp->ready, thread->lane, block->backwards);
-    } else if (block->ready_warps) {
-        next = &block->warps[pick_after(block->ready_warps, warp->number, block->backwards)];
-        lane = pick(next->ready, block->backwards);
-    } else if (!block->alive) {
-        races::change_to(block->caller);
-        change_over(&thread->stack_pointer, block->return_to);
+    Cluster *cluster = warp->block->cluster;
+    while (!cluster->ready_blocks && cluster->alive && !cluster->late.empty()) {
+        races::Unseen unseen;
+        std::function<void()> action = std::move(cluster->late.front());
+        cluster->late.pop_front();
+        action();
+    }
+    if (!cluster->alive) {
+        if (!cluster->late.empty())
+            fail("copies are under way to a block that has ended");
+        races::change_to(cluster->caller);
+        change_over(&thread->stack_pointer, cluster->return_to);
         return;
-    } else {
-        report_threads(block);
+    }
+    if (!cluster->ready_blocks) {
+        report_threads(cluster);
         fail("no thread of the block can go on");
     }
-    Thread *to = next->thread[lane];
-    block->turn = to;
+    Thread *to = pick_next(thread, warp);
+    cluster->turn = to;
     if (to != thread) {
         races::change_to(to->fiber);
         change_over(&thread->stack_pointer, to->stack_pointer);
@@ -160,15 +199,81 @@ static void yield(Thread *thread, Warp *warp) {
 }
 
 static void sleep_lane(Warp *warp, uint32_t lane) {
+    Block *block = warp->block;
     warp->ready &= ~lane;
     if (!warp->ready)
-        warp->block->ready_warps &= ~(uint32_t(1) << warp->number);
+        block->ready_warps &= ~(uint32_t(1) << warp->number);
+    if (!block->ready_warps)
+        block->cluster->ready_blocks &= ~(uint32_t(1) << block->rank);
 }
 
 static void wake_lanes(Warp *warp, uint32_t lanes) {
+    Block *block = warp->block;
     warp->ready |= lanes;
     if (warp->ready)
-        warp->block->ready_warps |= uint32_t(1) << warp->number;
+        block->ready_warps |= uint32_t(1) << warp->number;
+    if (block->ready_warps)
+        block->cluster->ready_blocks |= uint32_t(1) << block->rank;
+}
+
+static Block *own_block() {
+    return self()->warp->block;
+}
+
+void sleep_on(const void *key) {
+    Thread *thread = self();
+    Warp *warp = thread->warp;
+    uint32_t lane = uint32_t(1) << thread->lane;
+    thread->sleeps_on = key;
+    warp->asleep |= lane;
+    sleep_lane(warp, lane);
+    yield(thread, warp);
+}
+
+/* Answers one of them, or NULL. */
+static Thread *wake_all(Cluster *cluster, const void *key) {
+    Thread *woken = nullptr;
+    for (unsigned b = 0; b < cluster->num_blocks; b++)
+        for (unsigned w = 0; w < cluster->blocks[b].num_warps; w++) {
+            Warp &warp = cluster->blocks[b].warps[w];
+            uint32_t lanes = 0;
+            for (unsigned lane = 0; warp.asleep && lane < WARP; lane++)
+                if (warp.asleep >> lane & 1 && warp.thread[lane]->sleeps_on == key)
+                    lanes |= uint32_t(1) << lane;
+            if (!lanes)
+                continue;
+            warp.asleep &= ~lanes;
+            wake_lanes(&warp, lanes);
+            woken = warp.thread[pick(lanes, cluster->backwards)];
+        }
+    return woken;
+}
+
+void wake(const void *key) {
+    wake_all(own_block()->cluster, key);
+}
+
+void wake_first(const void *key) {
+    Thread *thread = self();
+    Cluster *cluster = own_block()->cluster;
+    Thread *woken = wake_all(cluster, key);
+    if (!woken || cluster->backwards)
+        return;
+    cluster->turn = woken;
+    races::change_to(woken->fiber);
+    change_over(&thread->stack_pointer, woken->stack_pointer);
+}
+
+bool is_late() {
+    return own_block()->cluster->backwards;
+}
+
+void do_in_time(std::function<void()> action) {
+    races::Unseen unseen;
+    if (is_late())
+        own_block()->cluster->late.push_back(std::move(action));
+    else
+        action();
 }
 
 /* ---- barriers and collectives ---- */
@@ -195,6 +300,55 @@ void barrier() {
         open_barrier(block);
     yield(thread, warp);
     races::acquire(order);
+}
+
+void named_barrier(unsigned number, unsigned threads, bool wait) {
+    unsigned &arrived = own_block()->at_named[number];
+    if (!threads || threads % WARP || number >= NAMED_BARRIERS)
+        fail("barrier %u of %u threads: there are %u, of whole warps", number, threads, NAMED_BARRIERS);
+    if (++arrived > threads)
+        fail("barrier %u of %u threads is reached by more", number, threads);
+    char *order = &own_block()->named_order[number][own_block()->named_barriers[number] % 2];
+    races::release(order);
+    if (arrived == threads) {
+        arrived = 0;
+        own_block()->named_barriers[number]++;
+        wake(&arrived);
+    } else if (wait) {
+        sleep_on(&arrived);
+    }
+    if (wait)
+        races::acquire(order);
+}
+
+static void open_cluster_barrier(Cluster *cluster) {
+    cluster->at_barrier = 0;
+    cluster->barriers++;
+    wake(&cluster->at_barrier);
+}
+
+void cluster_arrive() {
+    Cluster *cluster = own_block()->cluster;
+    self()->arrived = cluster->barriers;
+    races::release(&cluster->order[cluster->barriers % 2]);
+    if (++cluster->at_barrier == cluster->alive)
+        open_cluster_barrier(cluster);
+}
+
+void cluster_wait() {
+    Cluster *cluster = own_block()->cluster;
+    unsigned arrived = self()->arrived;
+    if (cluster->barriers == arrived)
+        sleep_on(&cluster->at_barrier);
+    races::acquire(&cluster->order[arrived % 2]);
+}
+
+unsigned cluster_rank() {
+    return own_block()->rank;
+}
+
+unsigned cluster_size() {
+    return own_block()->cluster->num_blocks;
 }
 
 Warp *arrive(uint32_t mask, Collective what, void *request) {
@@ -242,6 +396,48 @@ void *request_of(const Warp *warp, unsigned lane) {
     return warp->thread[lane]->request;
 }
 
+WarpJobs *&jobs_of(Warp *warp) {
+    return warp->jobs;
+}
+
+/* ---- addresses of shared memory ---- */
+
+/* Within 24 bits: the dynamic memory of a block from DYNAMIC on, where the driver puts it too, and the
+ * kernels' static one from STATIC on. Above them the rank of a block in the cluster and 1, or 0: the thread's
+ * own. */
+constexpr uint32_t DYNAMIC = 1024, STATIC = 512 << 10;
+
+uint8_t *dynamic_memory() {
+    Block *block = own_block();
+    return block->cluster->shared->dynamic(block->rank);
+}
+
+uint32_t shared_address(const void *at) {
+    const SharedMemory *shared = own_block()->cluster->shared;
+    const uint8_t *byte = static_cast<const uint8_t *>(at);
+    size_t size = self()->grid->shared_bytes;
+    if (size && byte >= dynamic_memory() && byte <= dynamic_memory() + size)
+        return static_cast<uint32_t>(byte - dynamic_memory()) + DYNAMIC;
+    if (byte < shared->memory() || byte > shared->memory() + shared->size())
+        fail("%p is not in shared memory", at);
+    return static_cast<uint32_t>(byte - shared->memory()) + STATIC;
+}
+
+uint8_t *shared_pointer(uint32_t address) {
+    Block *block = own_block();
+    const SharedMemory *shared = block->cluster->shared;
+    uint32_t rank = address >> 24 ? (address >> 24) - 1 : block->rank, offset = address & 0xffffff;
+    if (rank >= block->cluster->num_blocks || offset < DYNAMIC)
+        fail("0x%08x is no address of shared memory", address);
+    if (offset >= STATIC)
+        return shared->memory() + (offset - STATIC);
+    return shared->dynamic(rank) + (offset - DYNAMIC);
+}
+
+uint32_t address_in(uint32_t address, unsigned rank) {
+    return (address & 0xffffff) | (rank + 1) << 24;
+}
+
 /* ---- copies ---- */
 
 static void make_copy(void *to, const void *from) {
@@ -254,8 +450,8 @@ static void make_copy(void *to, const void *from) {
 void start_copy(void *to, const void *from) {
     Thread *thread = self();
     Copies &copies = thread->copies;
-    races::copied(to, from);
-    if (!thread->warp->block->backwards) {
+    races::copied(to, from, 16);
+    if (!is_late()) {
         make_copy(to, from);
         return;
     }
@@ -274,7 +470,7 @@ void wait_for_copies(unsigned pending_groups) {
         const Copies::Copy &copy = copies.ring[copies.first % Copies::MOST];
         if (copy.group + pending_groups >= copies.group)
             return;
-        races::copied(copy.to, copy.from);
+        races::copied(copy.to, copy.from, 16);
         make_copy(copy.to, copy.from);
     }
 }
@@ -285,15 +481,19 @@ static void fiber() {
     Thread *thread = self();
     Warp *warp = thread->warp;
     Block *block = warp->block;
-    races::acquire(&block->order[AT_START]);
+    races::acquire(&block->cluster->order[AT_START]);
     thread->grid->run(thread->grid->args);
-    races::release(&block->order[AT_END]);
+    races::release(&block->cluster->order[AT_END]);
     uint32_t lane = uint32_t(1) << thread->lane;
+    Cluster *cluster = block->cluster;
     warp->alive &= ~lane;
     block->alive--;
+    cluster->alive--;
     sleep_lane(warp, lane);
     if (block->alive && block->at_barrier == block->alive)
         open_barrier(block);
+    if (cluster->alive && cluster->at_barrier == cluster->alive)
+        open_cluster_barrier(cluster);
     yield(thread, warp);
     abort(); /* nobody gives a turn to a thread that has ended */
 }
@@ -336,10 +536,10 @@ struct Stacks {
     }
 };
 
-/* What an OS thread keeps for its blocks. Not thread_local: that is the kernels' shared memory. */
+/* What an OS thread keeps for its clusters. Not thread_local: that is the kernels' shared memory. */
 struct Processor {
     Stacks stacks;
-    Block block;
+    Cluster cluster;
     const Grid *running = nullptr;
     char signal_stack[32 << 10];
 };
@@ -360,7 +560,7 @@ static struct sigaction handlers_before[NSIG];
 static void on_fault(int number, siginfo_t *info, void *) {
     const Processor *on = processor();
     if (on->running) {
-        print_place(on->block.turn);
+        print_place(on->cluster.turn);
         fprintf(stderr, "%s at %p\n", strsignal(number), info->si_addr);
     }
     sigaction(number, &handlers_before[number], nullptr);
@@ -406,26 +606,29 @@ static Thread *thread_of(const Stacks &stacks, unsigned i) {
     return reinterpret_cast<Thread *>(stacks.memory + (i + 1) * STACK - sizeof(Thread));
 }
 
-static void run_block(Processor *on, const Grid &grid, Dim at, unsigned number) {
-    Block *block = &on->block;
+static void start_block(Processor *on, const Grid &grid, Dim at, unsigned rank) {
+    Cluster *cluster = &on->cluster;
+    Block *block = &cluster->blocks[rank];
     unsigned threads = grid.threads.x * grid.threads.y * grid.threads.z;
-    block->grid = &grid;
+    block->cluster = cluster;
+    block->rank = rank;
     block->num_warps = (threads + WARP - 1) / WARP;
     block->alive = threads;
     block->at_barrier = 0;
+    memset(block->at_named, 0, sizeof block->at_named);
     block->ready_warps = static_cast<uint32_t>((uint64_t(1) << block->num_warps) - 1);
-    block->backwards = number % 2;
     for (unsigned w = 0; w < block->num_warps; w++) {
         Warp &warp = block->warps[w];
         unsigned lanes = threads - w * WARP < WARP ? threads - w * WARP : WARP;
         warp.block = block;
         warp.number = w;
         warp.alive = warp.ready = static_cast<uint32_t>((uint64_t(1) << lanes) - 1);
-        warp.at_barrier = 0;
+        warp.at_barrier = warp.asleep = 0;
         warp.num_meetings = warp.meetings_begun = 0;
+        forget_jobs(warp.jobs);
         for (unsigned l = 0; l < lanes; l++) {
             unsigned i = w * WARP + l;
-            Thread *thread = thread_of(on->stacks, i);
+            Thread *thread = thread_of(on->stacks, rank * threads + i);
             thread->index = Dim{i % grid.threads.x, i / grid.threads.x % grid.threads.y,
                                 i / grid.threads.x / grid.threads.y};
             thread->lane = l;
@@ -438,15 +641,29 @@ static void run_block(Processor *on, const Grid &grid, Dim at, unsigned number) 
             warp.thread[l] = thread;
         }
     }
-    unsigned first_warp = pick(block->ready_warps, block->backwards);
-    Warp &warp = block->warps[first_warp];
-    block->turn = warp.thread[pick(warp.ready, block->backwards)];
+}
+
+/* `first` is its first block. */
+static void run_cluster(Processor *on, const Grid &grid, const SharedMemory *shared, Dim first,
+                        unsigned number) {
+    Cluster *cluster = &on->cluster;
+    cluster->shared = shared;
+    cluster->num_blocks = grid.cluster;
+    cluster->alive = grid.cluster * grid.threads.x * grid.threads.y * grid.threads.z;
+    cluster->at_barrier = 0;
+    cluster->ready_blocks = (uint32_t(1) << grid.cluster) - 1;
+    cluster->backwards = number % 2;
+    for (unsigned rank = 0; rank < grid.cluster; rank++)
+        start_block(on, grid, Dim{first.x + rank, first.y, first.z}, rank);
+    Block &block = cluster->blocks[pick(cluster->ready_blocks, cluster->backwards)];
+    Warp &warp = block.warps[pick(block.ready_warps, cluster->backwards)];
+    cluster->turn = warp.thread[pick(warp.ready, cluster->backwards)];
     on->running = &grid;
-    block->caller = races::current();
-    races::release(&block->order[AT_START]);
-    races::change_to(block->turn->fiber);
-    change_over(&block->return_to, block->turn->stack_pointer);
-    races::acquire(&block->order[AT_END]);
+    cluster->caller = races::current();
+    races::release(&cluster->order[AT_START]);
+    races::change_to(cluster->turn->fiber);
+    change_over(&cluster->return_to, cluster->turn->stack_pointer);
+    races::acquire(&cluster->order[AT_END]);
     on->running = nullptr;
 }
 
@@ -460,14 +677,14 @@ static bool anybody_waited(const Processor *on, unsigned threads) {
 void run(const Grid &grid) {
     Processor *on = processor();
     static std::atomic<unsigned> launches;
-    unsigned threads = grid.threads.x * grid.threads.y * grid.threads.z, number = launches++;
+    unsigned threads = grid.cluster * grid.threads.x * grid.threads.y * grid.threads.z, number = launches++;
     on->stacks.need(threads);
     bool waited = false;
-    SharedMemory shared(grid.kernel);
+    SharedMemory shared(grid.kernel, grid.cluster, grid.shared_bytes);
     for (unsigned z = 0; z < grid.blocks.z; z++)
         for (unsigned y = 0; y < grid.blocks.y; y++)
-            for (unsigned x = 0; x < grid.blocks.x; x++) {
-                run_block(on, grid, Dim{x, y, z}, number++);
+            for (unsigned x = 0; x < grid.blocks.x; x += grid.cluster) {
+                run_cluster(on, grid, &shared, Dim{x, y, z}, number++);
                 shared.poison();
                 waited = waited || anybody_waited(on, threads);
             }

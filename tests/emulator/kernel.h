@@ -9,7 +9,7 @@ namespace emulator {
 /* One kernel of kernels/, as its file registers it. */
 struct Kernel {
     const char *name;
-    size_t args_size;
+    size_t args_size, args_align;
     void (*run)(const void *args);
 };
 
@@ -18,7 +18,7 @@ const Kernel *find_kernel(const char *name); /* or NULL */
 
 template <auto kernel> struct Call;
 template <class Args, void (*kernel)(Args)> struct Call<kernel> {
-    static constexpr size_t size = sizeof(Args);
+    static constexpr size_t size = sizeof(Args), align = alignof(Args);
     static void run(const void *args) {
         kernel(*static_cast<const Args *>(args));
     }
@@ -26,6 +26,7 @@ template <class Args, void (*kernel)(Args)> struct Call<kernel> {
 
 } // namespace emulator
 
-#define FMK_EMULATED_KERNEL(name) {#name, emulator::Call<name>::size, emulator::Call<name>::run},
+#define FMK_EMULATED_KERNEL(name)                                                                            \
+    {#name, emulator::Call<name>::size, emulator::Call<name>::align, emulator::Call<name>::run},
 
 #endif

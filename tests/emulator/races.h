@@ -3,10 +3,16 @@
 #ifndef FMK_EMULATOR_RACES_H
 #define FMK_EMULATOR_RACES_H
 
+#include <stddef.h>
+
 #ifdef FMK_EMULATOR_RACES
 #include <sanitizer/tsan_interface.h>
 extern "C" void __tsan_read_range(void *, long); /* as gcc knows them */
 extern "C" void __tsan_write_range(void *, long);
+extern "C" void AnnotateIgnoreReadsBegin(const char *, int);
+extern "C" void AnnotateIgnoreReadsEnd(const char *, int);
+extern "C" void AnnotateIgnoreWritesBegin(const char *, int);
+extern "C" void AnnotateIgnoreWritesEnd(const char *, int);
 #endif
 
 namespace emulator {
@@ -33,11 +39,22 @@ inline void release(char *order) {
 inline void acquire(char *order) {
     __tsan_acquire(order);
 }
-/* 16 bytes. */
-inline void copied(void *to, const void *from) {
+/* What the emulator itself does, while one lives, is nobody's. */
+struct Unseen {
+    Unseen() {
+        AnnotateIgnoreReadsBegin("", 0);
+        AnnotateIgnoreWritesBegin("", 0);
+    }
+    ~Unseen() {
+        AnnotateIgnoreWritesEnd("", 0);
+        AnnotateIgnoreReadsEnd("", 0);
+    }
+};
+/* By a copy: `from` NULL is zeros. */
+inline void copied(void *to, const void *from, size_t bytes) {
     if (from)
-        __tsan_read_range(const_cast<void *>(from), 16);
-    __tsan_write_range(to, 16);
+        __tsan_read_range(const_cast<void *>(from), static_cast<long>(bytes));
+    __tsan_write_range(to, static_cast<long>(bytes));
 }
 #else
 inline void *current() {
@@ -50,7 +67,10 @@ inline void destroy(void *) {}
 inline void change_to(void *) {}
 inline void release(char *) {}
 inline void acquire(char *) {}
-inline void copied(void *, const void *) {}
+struct Unseen {
+    ~Unseen() {}
+};
+inline void copied(void *, const void *, size_t) {}
 #endif
 
 } // namespace races

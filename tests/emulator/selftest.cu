@@ -1,5 +1,5 @@
 /* Kernels of test_emulator.cpp, which knows what they should give. */
-#include "ptx.cuh"
+#include "ptx_sm90.cuh"
 #include "selftest.h"
 
 /* Each block of 256 threads reverses its 256 numbers, again and again. */
@@ -86,6 +86,76 @@ extern "C" __global__ __launch_bounds__(32) void selftest_mma(
     }
     for (int i = 0; i < 4; i++)
         args.d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
+}
+
+/* Sums units of 64 numbers that come through a ring of three stages, by bulk copies; the last warp fetches.
+ * `wrong` 1: a stage is released before it is read; 2: nobody waits for what comes; 3: nobody expects it. */
+extern "C" __global__ __launch_bounds__(96) void selftest_ring(
+    const __grid_constant__ struct selftest_ring_args args) {
+    const int stages = 3, unit_bytes = 256;
+    const uint32_t ring = shared_address(dynamic_shared()), full = ring + stages * unit_bytes,
+                   empty = full + 8 * stages;
+    wait_for_dependency();
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < stages; i++) {
+            mbarrier_init(full + 8 * i, 1);
+            mbarrier_init(empty + 8 * i, 2);
+        }
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    const uint32_t *in = args.in + (int64_t)blockIdx.x * args.units * 64;
+    if (threadIdx.x == 64)
+        for (int i = 0; i < args.units; i++) {
+            const uint32_t slot = i % stages, at = full + 8 * slot;
+            mbarrier_wait(empty + 8 * slot, i / stages % 2 ^ 1);
+            if (args.wrong != 3)
+                mbarrier_arrive_expecting(at, unit_bytes);
+            copy_bulk(ring + slot * unit_bytes, in + 64 * i, unit_bytes, at);
+        }
+    if (threadIdx.x >= 64)
+        return;
+    uint32_t sum = 0;
+    const uint32_t *numbers = (const uint32_t *)dynamic_shared();
+    for (int i = 0; i < args.units; i++) {
+        const uint32_t slot = i % stages;
+        if (args.wrong != 2)
+            mbarrier_wait(full + 8 * slot, i / stages % 2);
+        __syncwarp();
+        if (args.wrong == 1 && threadIdx.x % 32 == 0)
+            mbarrier_arrive(empty + 8 * slot);
+        sum += numbers[64 * slot + threadIdx.x];
+        __syncwarp();
+        if (args.wrong != 1 && threadIdx.x % 32 == 0)
+            mbarrier_arrive(empty + 8 * slot);
+    }
+    uint32_t *sums = (uint32_t *)dynamic_shared();
+    barrier_named(1, 64);
+    sums[threadIdx.x] = sum;
+    if (threadIdx.x >= 32) {
+        arrive_named(2, 64);
+        return;
+    }
+    barrier_named(2, 64);
+    args.out[32 * blockIdx.x + threadIdx.x] = sums[threadIdx.x] + sums[32 + threadIdx.x];
+}
+
+extern "C" __global__ __launch_bounds__(32) void selftest_matrices(
+    const __grid_constant__ struct selftest_matrices_args args) {
+    __shared__ __align__(16) uint16_t rows[2][32][8];
+    wait_for_dependency();
+    const int lane = threadIdx.x;
+    for (int i = 0; i < 8; i++)
+        rows[0][lane][i] = args.in[8 * lane + i];
+    __syncwarp();
+    uint32_t v[4];
+    load_matrices(shared_address(rows[0][lane]), v);
+    store_transposed(shared_address(rows[1][lane]), v);
+    __syncwarp();
+    for (int i = 0; i < 8; i++) {
+        args.out[8 * lane + i] = rows[1][lane][i];
+        args.out[256 + 8 * lane + i] = (uint16_t)(v[i / 2] >> i % 2 * 16);
+    }
 }
 
 /* For looking at what the emulator says of faults: which one is asked for. */

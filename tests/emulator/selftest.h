@@ -28,6 +28,17 @@ struct selftest_mma_args {
     int32_t bf16, rounds;
 };
 
+struct selftest_ring_args {
+    const uint32_t *in; /* [blocks][units][64] */
+    uint32_t *out;      /* [blocks][32] */
+    int32_t units, wrong;
+};
+
+struct selftest_matrices_args {
+    const uint16_t *in; /* [32][8] */
+    uint16_t *out;      /* [2][32][8] */
+};
+
 struct selftest_neighbour_args {
     const int32_t *in; /* [32][4] */
     int32_t *out;      /* [32] */

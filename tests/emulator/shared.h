@@ -9,19 +9,33 @@
 
 namespace emulator {
 
-/* What one launch has of it, on one OS thread. */
+/* What one launch has of it, on one OS thread. Dynamic shared memory, of which each block of a cluster has
+ * its own, ends at a page that cannot be touched. */
 class SharedMemory {
   public:
-    explicit SharedMemory(const char *kernel);
-    /* A block has ended. */
+    SharedMemory(const char *kernel, unsigned blocks, size_t dynamic_bytes);
+    ~SharedMemory();
+    SharedMemory(const SharedMemory &) = delete;
+    /* A cluster has ended. */
     void poison();
+
+    uint8_t *memory() const {
+        return memory_;
+    }
+    size_t size() const {
+        return size_;
+    }
+    uint8_t *dynamic(unsigned rank) const;
 
   private:
     void fill_used();
+    void fill_dynamic();
 
+    const char *kernel_;
     struct Use *use_;
-    uint8_t *memory_;
-    size_t size_;
+    uint8_t *memory_, *dynamic_;
+    size_t size_, dynamic_size_;
+    unsigned blocks_;
 };
 
 } // namespace emulator

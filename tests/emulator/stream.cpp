@@ -7,6 +7,7 @@
 #include <string.h>
 #include <string>
 #include <unordered_set>
+#include <vector>
 
 namespace emulator {
 
@@ -115,22 +116,30 @@ bool is_capturing(CUstream stream) {
 
 /* ---- launches ---- */
 
+/* Aligned as a kernel's parameters may want to be. */
+struct alignas(64) Aligned {
+    char bytes[64];
+};
+
 struct Launch {
     const Kernel *kernel;
     Dim blocks, threads;
-    std::string args;
+    unsigned cluster, shared_bytes;
+    std::vector<Aligned> args;
 };
 
 static void run_kernel(const Launch &launch) {
-    /* std::string aligns to 16 at least where it allocates; arguments want no more. */
-    run(Grid{launch.kernel->name, launch.blocks, launch.threads, launch.kernel->run, launch.args.data()});
+    run(Grid{launch.kernel->name, launch.blocks, launch.threads, launch.kernel->run, launch.args.data(),
+             launch.cluster, launch.shared_bytes});
     check_fences(launch.kernel->name);
 }
 
-/* A kernel's one parameter: among `params`, or as the bytes that `extra` tells of. */
-static const char *argument_of(void **params, void **extra, size_t size) {
+/* A kernel's one parameter: among `params`, or in the bytes that `extra` tells of. These are all of the space
+ * of parameters, which begins at 0x210 of a constant bank, while a parameter begins where its type may. */
+static const char *argument_of(void **params, void **extra, const Kernel &kernel) {
     if (params)
         return static_cast<const char *>(params[0]);
+    const size_t begin = 0x210, at = (begin + kernel.args_align - 1) / kernel.args_align * kernel.args_align;
     const char *bytes = nullptr;
     size_t given = 0;
     for (; extra && *extra != CU_LAUNCH_PARAM_END; extra += 2)
@@ -138,11 +147,11 @@ static const char *argument_of(void **params, void **extra, size_t size) {
             bytes = static_cast<const char *>(extra[1]);
         else if (extra[0] == CU_LAUNCH_PARAM_BUFFER_SIZE)
             given = *static_cast<size_t *>(extra[1]);
-    return given == size ? bytes : nullptr;
+    return given == at - begin + kernel.args_size ? bytes + (at - begin) : nullptr;
 }
 
-static CUresult launch(CUfunction function, Dim blocks, Dim threads, unsigned shared_bytes, CUstream stream,
-                       void **params, void **extra) {
+static CUresult launch(CUfunction function, Dim blocks, Dim threads, Dim cluster, unsigned shared_bytes,
+                       CUstream stream, void **params, void **extra) {
     if (CUresult result = ordered("cuLaunchKernel"))
         return result;
     if (!current_context())
@@ -152,12 +161,17 @@ static CUresult launch(CUfunction function, Dim blocks, Dim threads, unsigned sh
         return CUDA_ERROR_INVALID_HANDLE;
     uint64_t count = uint64_t(threads.x) * threads.y * threads.z;
     if (!blocks.x || !blocks.y || !blocks.z || blocks.x > 0x7fffffff || blocks.y > 65535 ||
-        blocks.z > 65535 || !count || count > MOST_THREADS || shared_bytes > 48 << 10)
+        blocks.z > 65535 || !count || count > MOST_THREADS || shared_bytes > function->dynamic_shared)
         return CUDA_ERROR_INVALID_VALUE;
-    const char *argument = argument_of(params, extra, function->kernel->args_size);
+    if (!cluster.x || cluster.x > MOST_BLOCKS || blocks.x % cluster.x || cluster.y != 1 || cluster.z != 1)
+        return CUDA_ERROR_INVALID_CLUSTER_SIZE;
+    const char *argument = argument_of(params, extra, *function->kernel);
     if (!argument)
         return CUDA_ERROR_INVALID_VALUE;
-    Launch it = {function->kernel, blocks, threads, std::string(argument, function->kernel->args_size)};
+    size_t size = function->kernel->args_size;
+    Launch it = {function->kernel, blocks,       threads,
+                 cluster.x,        shared_bytes, std::vector<Aligned>(size / sizeof(Aligned) + 1)};
+    memcpy(it.args.data(), argument, size);
     return enqueue(stream, [it = std::move(it)] { run_kernel(it); });
 }
 
@@ -168,13 +182,20 @@ using namespace emulator;
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                         CUstream stream, void **params, void **extra) {
-    return launch(function, Dim{grid_x, grid_y, grid_z}, Dim{block_x, block_y, block_z}, shared_bytes, stream,
-                  params, extra);
+    return launch(function, Dim{grid_x, grid_y, grid_z}, Dim{block_x, block_y, block_z}, Dim{1, 1, 1},
+                  shared_bytes, stream, params, extra);
 }
 
 CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **params, void **extra) {
+    Dim cluster = {1, 1, 1};
+    for (unsigned i = 0; i < c->numAttrs; i++)
+        if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION) {
+            const auto &wanted = c->attrs[i].value.clusterDim;
+            cluster = Dim{wanted.x, wanted.y, wanted.z};
+        }
     return launch(function, Dim{c->gridDimX, c->gridDimY, c->gridDimZ},
-                  Dim{c->blockDimX, c->blockDimY, c->blockDimZ}, c->sharedMemBytes, c->hStream, params, extra);
+                  Dim{c->blockDimX, c->blockDimY, c->blockDimZ}, cluster, c->sharedMemBytes, c->hStream,
+                  params, extra);
 }
 
 /* For cublas.cpp, which is a library of its own. */

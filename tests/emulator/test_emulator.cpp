@@ -45,11 +45,19 @@ template <class T> struct Array {
 };
 
 template <class Args>
-static void launch(const char *name, unsigned x, unsigned y, unsigned threads, Args args) {
+static void launch(const char *name, unsigned x, unsigned y, unsigned threads, Args args,
+                   unsigned shared_bytes = 0, unsigned cluster = 1) {
     CUfunction function;
     CHECK(!cuModuleGetFunction(&function, module, name));
+    CHECK(!cuFuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                              static_cast<int>(shared_bytes)));
     void *params[] = {&args};
-    CHECK(!cuLaunchKernel(function, x, y, 1, threads, 1, 1, 0, stream, params, nullptr));
+    CUlaunchAttribute attribute = {};
+    attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute.value.clusterDim.x = cluster;
+    attribute.value.clusterDim.y = attribute.value.clusterDim.z = 1;
+    CUlaunchConfig config = {x, y, 1, threads, 1, 1, shared_bytes, stream, &attribute, 1};
+    CHECK(!cuLaunchKernelEx(&config, function, params, nullptr));
 }
 
 static void test_numbers() {
@@ -153,6 +161,42 @@ static void test_mma() {
     }
 }
 
+constexpr unsigned RING_BYTES = 3 * 256 + 2 * 3 * 8;
+
+static bool ring_is_right(int units, int wrong) {
+    const unsigned blocks = 4;
+    std::vector<uint32_t> in(static_cast<size_t>(blocks) * static_cast<size_t>(units) * 64),
+        want(blocks * 32);
+    for (size_t i = 0; i < in.size(); i++) {
+        in[i] = static_cast<uint32_t>(rand());
+        want[i / 64 / static_cast<size_t>(units) * 32 + i % 32] += in[i];
+    }
+    Array<uint32_t> from(in), to(std::vector<uint32_t>(want.size()));
+    launch("selftest_ring", blocks, 1, 96, selftest_ring_args{from.data(), to.data(), units, wrong},
+           RING_BYTES);
+    return to.values() == want;
+}
+
+static void test_ring() {
+    for (int units : {1, 2, 3, 4, 31})
+        CHECK(ring_is_right(units, 0));
+    CHECK(!ring_is_right(31, 1));
+}
+
+static void test_matrices() {
+    std::vector<uint16_t> in(256);
+    for (size_t i = 0; i < in.size(); i++)
+        in[i] = static_cast<uint16_t>(7 * i);
+    Array<uint16_t> from(in), to(std::vector<uint16_t>(512));
+    launch("selftest_matrices", 1, 1, 32, selftest_matrices_args{from.data(), to.data()});
+    std::vector<uint16_t> got = to.values();
+    for (size_t row = 0; row < 32; row++)
+        for (size_t i = 0; i < 8; i++) {
+            CHECK(got[8 * row + i] == in[row / 8 * 64 + 8 * i + row % 8]);
+            CHECK(got[256 + 8 * row + i] == in[i / 2 * 64 + row / 4 * 8 + row % 4 * 2 + i % 2]);
+        }
+}
+
 static void test_graph() {
     std::vector<int32_t> in(256, 3);
     Array<int32_t> from(in), to(std::vector<int32_t>(256));
@@ -173,15 +217,23 @@ static void test_graph() {
     CHECK(cuStreamEndCapture(stream, &graph) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
 }
 
+static void do_fault(int kind) {
+    Array<int32_t> memory(std::vector<int32_t>(100));
+    launch("selftest_fault", 1, 1, 64, selftest_fault_args{memory.data(), 100, kind});
+}
+
+static void wait_for_ring(int wrong) {
+    ring_is_right(3, wrong);
+}
+
 /* A kernel that does wrong ends the process, with a sentence that says so. */
-static void test_fault(int kind, const char *sentence) {
+static void test_fault(void (*wrong)(int), int kind, const char *sentence) {
     int ends[2];
     CHECK(!pipe(ends));
     pid_t child = fork();
     if (!child) {
         dup2(ends[1], 2);
-        Array<int32_t> memory(std::vector<int32_t>(100));
-        launch("selftest_fault", 1, 1, 64, selftest_fault_args{memory.data(), 100, kind});
+        wrong(kind);
         _exit(0);
     }
     close(ends[1]);
@@ -232,10 +284,14 @@ int main() {
     test_sum();
     test_shuffle();
     test_mma();
+    test_ring();
+    test_matrices();
     test_graph();
-    test_fault(0, "selftest_fault wrote next to the 400 bytes");
-    test_fault(1, "thread (37, 0, 0) of (64, 1, 1): Segmentation fault at");
-    test_fault(2, "has lanes that are not there or have ended");
+    test_fault(wait_for_ring, 2, "copies are under way to a block that has ended");
+    test_fault(wait_for_ring, 3, "waiting for others' arrival or copies");
+    test_fault(do_fault, 0, "selftest_fault wrote next to the 400 bytes");
+    test_fault(do_fault, 1, "thread (37, 0, 0) of (64, 1, 1): Segmentation fault at");
+    test_fault(do_fault, 2, "has lanes that are not there or have ended");
     print_speed();
     return 0;
 }
