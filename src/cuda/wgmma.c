@@ -10,18 +10,18 @@ static const struct {
     bool deep; /* warpgroups share K */
     bool glu;  /* can have gate and up */
     double unit, tile;
-    uint32_t blocks; /* of a wide tile: that share activations */
+    uint32_t blocks; /* of a wide tile: that share activations; else 0 */
 } variants[FMK_WGMMA_VARIANTS] = {
-    [FMK_WGMMA_64X16] = {64, 16, 2, true, false, 267, 1068},
-    [FMK_WGMMA_128X16] = {128, 16, 2, true, true, 486, 1206},
-    [FMK_WGMMA_256X16] = {256, 16, 4, false, false, 930, 1583},
-    [FMK_WGMMA_512X16] = {512, 16, 4, false, true, 1653, 6125},
-    [FMK_WGMMA_64X32] = {64, 32, 2, true, false, 306, 1199},
-    [FMK_WGMMA_128X32] = {128, 32, 2, false, false, 552, 1129},
-    [FMK_WGMMA_256X32] = {256, 32, 2, false, true, 1004, 2708},
-    [FMK_WGMMA_128X64] = {128, 64, 2, false, false, 743, 2143},
-    [FMK_WGMMA_256X64] = {256, 64, 2, false, true, 1506, 4881},
-    [FMK_WGMMA_128X128] = {128, 128, 2, false, false, 1139, 5668},
+    [FMK_WGMMA_64X16] = {64, 16, 2, true, false, 267, 1068, 0},
+    [FMK_WGMMA_128X16] = {128, 16, 2, true, true, 486, 1206, 0},
+    [FMK_WGMMA_256X16] = {256, 16, 4, false, false, 930, 1583, 0},
+    [FMK_WGMMA_512X16] = {512, 16, 4, false, true, 1653, 6125, 0},
+    [FMK_WGMMA_64X32] = {64, 32, 2, true, false, 306, 1199, 0},
+    [FMK_WGMMA_128X32] = {128, 32, 2, false, false, 552, 1129, 0},
+    [FMK_WGMMA_256X32] = {256, 32, 2, false, true, 1004, 2708, 0},
+    [FMK_WGMMA_128X64] = {128, 64, 2, false, false, 743, 2143, 0},
+    [FMK_WGMMA_256X64] = {256, 64, 2, false, true, 1506, 4881, 0},
+    [FMK_WGMMA_128X128] = {128, 128, 2, false, false, 1139, 5668, 0},
     [FMK_WGMMA_WIDE_128X128] = {128, 128, 2, false, true, 1254, 1813, 1},
     [FMK_WGMMA_WIDE_128X144] = {128, 144, 2, false, true, 1357, 1648, 1},
     [FMK_WGMMA_WIDE_128X160] = {128, 160, 2, false, true, 1460, 2122, 1},
