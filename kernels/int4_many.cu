@@ -2,9 +2,9 @@
  * any GPU since compute capability 8.0.
  *
  * A block computes a tile of weight rows by tokens. Stages of K travel through a ring in shared memory, by
- * cp.async; a warp multiplies 32 rows by up to 64 tokens, of its share of a stage's K. Codes become weights,
- * rounded once, in registers. At the end sums go through shared memory, those of the shares of K in their
- * order. */
+ * cp.async; a warp multiplies 32 or 64 rows by up to 64 tokens, of its share of a stage's K. Codes become
+ * weights, rounded once, in registers. At the end sums go through shared memory, those of the shares of K in
+ * their order. */
 #include "layout.h"
 #include "linear_mma.cuh"
 #include "many.h"
@@ -39,7 +39,6 @@ struct Group {
 /* 1024 has a last place of 1: its low bits take a code, or four bits higher 16 times it. FINE: a scale may be
  * f32, and is the sum of two, or the weight would be rounded twice. */
 template <bool FINE> struct HalfWeights : F16 {
-    static constexpr int TYPE = NUMBER_F16;
     static constexpr bool RANGED = true;  /* weights may be out of its range: see struct fmk_range */
     uint32_t scale[2], rest[2], zeros[2]; /* each twice; zeros: of row g 1024 + zero, of g + 8 -(64 + zero) */
 
@@ -73,7 +72,6 @@ template <bool FINE> struct HalfWeights : F16 {
 
 /* 128 likewise takes a code in its low bits. A scale is the sum of two. */
 struct Bf16Weights : Bf16 {
-    static constexpr int TYPE = NUMBER_BF16;
     static constexpr bool RANGED = false;
     uint32_t scale[2], rest[2], zeros[2]; /* each twice */
 
