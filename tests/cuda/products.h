@@ -67,6 +67,10 @@ static const struct problem problems[] = {
               {.n = 120, .k = 640, .group_size = 128, .zeros = REF_ZEROS_RANDOM}},
      .num_parts = 2,
      .m = 530},
+    {.name = "units that come round", /* to the warps of int4_once, in each of a block's strips */
+     .part = {{.n = 392, .k = 2048, .group_size = 128}},
+     .num_parts = 1,
+     .m = 11},
     {.name = "extreme scales",
      .part = {{.n = 64, .k = 256, .group_size = 128, .zeros = REF_ZEROS_RANDOM, .extremes = true}},
      .num_parts = 1,

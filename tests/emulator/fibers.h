@@ -41,7 +41,7 @@ struct alignas(64) Thread {
     void *request;         /* operands of the collective that it waits in */
     const void *sleeps_on; /* see sleep_on */
     void *stack_pointer;
-    void *fiber; /* for races.h; stays as it is */
+    void *fiber;      /* for races.h; stays as it is */
     unsigned arrived; /* at the cluster's barrier, which had opened so often */
     bool waited_for_dependency;
     Copies copies;

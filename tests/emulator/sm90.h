@@ -5,7 +5,6 @@
 #include "async.h"
 #include "races.h"
 
-
 inline int32_t same_in_all_lanes(int32_t value) {
     return __shfl_sync(~0u, value, 0);
 }
